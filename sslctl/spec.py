@@ -1,0 +1,151 @@
+"""What to run: the frozen run spec, read from YAML and flags, checked whole, written back."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .crops import parse_crops
+from .errors import SpecError
+
+SCHEMA = 1
+
+Data = dict[str, Any]
+
+
+class Section(BaseModel):
+    """A part of the spec: unknown keys, non-finite numbers and words for numbers are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataSpec(Section):
+    """Where images come from."""
+
+    path: str = Field(description="folder, list, array pack, name of a public set, or demo")
+    val: str | None = Field(None, description="images for evaluation; otherwise a seeded part of the data")
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="share kept for evaluation where val is not given")
+    workers: int | None = Field(None, ge=0, le=512, description="loader processes; by default as the machine allows")
+    in_memory: bool | None = Field(None, description="hold all pixels in memory; by default where the set is small")
+    bad_images: Literal["skip", "fail"] = Field("skip", description="what to do with an image that cannot be read")
+    bad_limit: float = Field(0.01, ge=0, le=1, description="share of unreadable images that is an error")
+    download: bool = Field(False, description="fetch a public set that is not there yet")
+
+
+class ViewsSpec(Section):
+    """What the views are; a value left out is the method's own."""
+
+    multi_crop: str | None = Field(None, description="crop grammar, for example 2x160+4x96")
+    flip: float | None = Field(None, ge=0, le=1, description="probability of a horizontal flip")
+    jitter: float | None = Field(None, ge=0, le=1, description="probability of colour jitter")
+    jitter_strength: float = Field(1.0, ge=0, le=2, description="factor on the method's jitter ranges")
+    grayscale: float | None = Field(None, ge=0, le=1, description="probability of dropping colour")
+    blur: float | None = Field(None, ge=0, le=1, description="probability of Gaussian blur")
+    solarize: float | None = Field(None, ge=0, le=1, description="probability of solarization")
+    interpolation: Literal["bilinear", "bicubic"] | None = Field(None, description="how crops are resized")
+
+    @model_validator(mode="after")
+    def _grammar(self) -> Self:
+        if self.multi_crop is not None:
+            try:
+                parse_crops(self.multi_crop)
+            except SpecError as e:
+                raise ValueError(f"{e.message}; {e.hint}") from e
+        return self
+
+
+class BackboneSpec(Section):
+    """The encoder: a timm model without its classifier."""
+
+    arch: str = Field("resnet50", description="timm model name")
+    stem: Literal["auto", "imagenet", "small"] = Field("auto", description="small: 3x3 without pooling, auto below 64 px")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the student")
+    position: Literal["timm", "dino"] = Field("timm", description="whose resizing of position embeddings (ViT)")
+    args: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
+
+
+class MethodSpec(BaseModel):
+    """The objective's name; its own parameters beside it are checked by the method."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    name: str
+
+
+class OptimSpec(Section):
+    """How weights move."""
+
+    name: Literal["adamw", "sgd", "lars", "larc"] = Field("adamw", description="larc: the LARS of SwAV (apex)")
+    lr: float = Field(5e-4, gt=0, le=1000, description="peak learning rate at batch size 256, before scaling")
+    lr_scaling: Literal["linear", "sqrt", "none"] = Field("linear", description="how lr grows with batch_size / 256")
+    lr_end: float = Field(0.0, ge=0, description="final learning rate, not scaled")
+    schedule: Literal["cosine", "linear", "constant", "step"] = "cosine"
+    milestones: tuple[float, ...] = Field((), description="epochs at which a step schedule falls to a tenth")
+    per_epoch: bool = Field(False, description="move the learning rate once an epoch")
+    warmup_epochs: float = Field(10.0, ge=0)
+    warmup_from: float = Field(0.0, ge=0, description="first learning rate of the warm-up, not scaled")
+    warmup_reaches: bool = Field(True, description="last warm-up step has the peak (otherwise the one after it)")
+    weight_decay: float = Field(1e-6, ge=0)
+    weight_decay_end: float | None = Field(None, ge=0, description="cosine towards this value")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    trust: float = Field(0.001, gt=0, description="trust coefficient of LARS and LARC")
+    clip: float = Field(0.0, ge=0, description="largest gradient norm; 0 does not clip")
+    clip_each: bool = Field(False, description="clip every tensor by itself (DINO) instead of all together")
+    accumulate: int = Field(1, ge=1, le=4096, description="parts in which a batch goes through the network")
+
+
+class RunSpec(Section):
+    """How long, how large, where."""
+
+    out: str = Field("runs", description="directory of runs")
+    name: str | None = Field(None, description="directory within it; by default from method, arch and data")
+    epochs: float | None = Field(None, gt=0, le=1e6)
+    steps: int | None = Field(None, gt=0, le=10**9, description="instead of epochs")
+    batch_size: int = Field(256, ge=2, le=1 << 20, description="images in one optimizer step, over all processes")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool | None = Field(None, description="memory layout; by default for convolutional nets")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch; by default torch's own")
+    seed: int = Field(0, ge=0, lt=2**31)
+    checkpoint_every: int | None = Field(None, ge=1, description="steps; by default once an epoch")
+    keep: int = Field(2, ge=1, description="numbered checkpoints kept beside last")
+    log_every: int | None = Field(None, ge=1, description="steps between metric lines; by default about a hundred lines")
+    max_time: float | None = Field(None, gt=0, description="minutes after which to save and stop with exit code 75")
+    fail_on_collapse: bool = Field(False, description="stop with exit code 6 when the representation collapses")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("epochs and steps are both given; one of them says how long the run is")
+        return self
+
+
+class Spec(Section):
+    """Everything a run depends on."""
+
+    schema_version: int = Field(SCHEMA, alias="schema")
+    data: DataSpec
+    views: ViewsSpec = ViewsSpec()
+    backbone: BackboneSpec = BackboneSpec()
+    method: MethodSpec
+    optim: OptimSpec = OptimSpec()
+    run: RunSpec = RunSpec()
+
+    @model_validator(mode="after")
+    def _known_schema(self) -> Self:
+        if self.schema_version > SCHEMA:
+            raise ValueError(f"schema {self.schema_version} is newer than {SCHEMA}, which this sslctl reads; upgrade it")
+        return self
+
+    def dump(self) -> Data:
+        return cast(Data, self.model_dump(mode="json", by_alias=True))
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.dump(), sort_keys=False, allow_unicode=True)
+
+    def method_params(self) -> Data:
+        return dict(self.method.__pydantic_extra__ or {})

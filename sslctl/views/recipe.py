@@ -1,0 +1,93 @@
+"""What a view is: complete descriptions, one per view, from a method's recipe, a crop plan and the spec's overrides."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from ..crops import CropPlan, parse_crops
+from ..spec import ViewsSpec
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Operation = Literal["flip", "jitter", "grayscale", "blur", "solarize"]
+
+
+class ViewSpec(BaseModel):
+    """One view, complete: a random resized crop to ``size`` px, then ``order`` of photometric operations.
+
+    ``scale`` is the range of the crop's share of the area; ``jitter`` holds the ranges of brightness, contrast,
+    saturation and hue and ``jitter_p`` the probability of all of them; ``blur_sigma`` is in pixels.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = 224
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    flip_p: float = 0.5
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    jitter_p: float = 0.8
+    grayscale_p: float = 0.2
+    blur_p: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize_p: float = 0.0
+    solarize_threshold: int = 128
+    order: tuple[Operation, ...] = ("flip", "jitter", "grayscale", "blur", "solarize")
+
+
+class ViewRecipe(NamedTuple):
+    """A method's views: ``globals`` in turn (two where the paper is asymmetric), ``local`` for the small crops.
+
+    ``crops`` is the paper's crop plan; ``mean`` and ``std`` normalise pixels in [0, 1].
+    """
+
+    crops: str
+    globals: tuple[ViewSpec, ...]
+    local: ViewSpec
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+class ViewPlan(NamedTuple):
+    """The complete views of a run, globals first."""
+
+    globals: tuple[ViewSpec, ...]
+    locals: tuple[ViewSpec, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def all(self) -> tuple[ViewSpec, ...]:
+        return self.globals + self.locals
+
+
+def plan_views(recipe: ViewRecipe, spec: ViewsSpec) -> ViewPlan:
+    """The views that ``spec`` asks for, with the recipe's values where it asks for none."""
+    plan: CropPlan = parse_crops(spec.multi_crop or recipe.crops)
+    changes: dict[str, object] = {
+        "flip_p": spec.flip,
+        "jitter_p": spec.jitter,
+        "grayscale_p": spec.grayscale,
+        "blur_p": spec.blur,
+        "solarize_p": spec.solarize,
+        "interpolation": spec.interpolation,
+    }
+    asked = {key: value for key, value in changes.items() if value is not None}
+
+    def complete(view: ViewSpec, size: int, scale: tuple[float, float] | None) -> ViewSpec:
+        jitter = tuple(x * spec.jitter_strength for x in view.jitter)
+        hue = min(jitter[3], 0.5)
+        return view.model_copy(
+            update={"size": size, "scale": scale or view.scale, "jitter": (*jitter[:3], hue), **asked}
+        )
+
+    g = plan.globals
+    large = tuple(complete(recipe.globals[i % len(recipe.globals)], g.size, g.scale) for i in range(g.count))
+    small: tuple[ViewSpec, ...] = ()
+    if plan.locals is not None:
+        small = tuple(complete(recipe.local, plan.locals.size, plan.locals.scale) for _ in range(plan.locals.count))
+    return ViewPlan(large, small, recipe.mean, recipe.std)
