@@ -101,8 +101,7 @@ class OptimSpec(Section):
 class RunSpec(Section):
     """How long, how large, where."""
 
-    out: str = Field("runs", description="directory of runs")
-    name: str | None = Field(None, description="directory within it; by default from method, arch and data")
+    out: str | None = Field(None, description="run directory; by default runs/METHOD-ARCH-DATA-ID, ID from the spec")
     epochs: float | None = Field(None, gt=0, le=1e6)
     steps: int | None = Field(None, gt=0, le=10**9, description="instead of epochs")
     batch_size: int = Field(256, ge=2, le=1 << 20, description="images in one optimizer step, over all processes")

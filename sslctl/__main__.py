@@ -1,0 +1,5 @@
+"""``python -m sslctl`` is ``sslctl``."""
+
+from .cli.main import main
+
+main()

@@ -1,0 +1,65 @@
+"""The one place that prints: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from ..errors import Exit, SslctlError
+
+_quiet = False
+_verbose = False
+
+
+def set_verbosity(quiet: bool, verbose: bool) -> None:
+    global _quiet, _verbose
+    _quiet, _verbose = quiet, verbose
+
+
+def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
+    """The command's result on stdout: one JSON object, or ``text``."""
+    print(json.dumps(result, allow_nan=False, ensure_ascii=True) if as_json else text, flush=True)
+
+
+def note(message: str) -> None:
+    """Progress and hints for people, on stderr; silent under ``-q``."""
+    if not _quiet:
+        _stderr(message)
+
+
+def detail(message: str) -> None:
+    """What only ``-v`` shows."""
+    if _verbose and not _quiet:
+        _stderr(message)
+
+
+def warn(message: str) -> None:
+    _stderr(f"warning: {message}")
+
+
+def fail(error: SslctlError, as_json: bool) -> None:
+    """An error: what, why and what to do next, on stderr; under ``--json`` also as the one object on stdout."""
+    if as_json:
+        body = {"code": int(error.exit_code), "message": error.message, "hint": error.hint}
+        print(json.dumps({"error": body}), flush=True)
+    mark = "" if error.exit_code in (Exit.STOPPED, Exit.INTERRUPTED) else "error: "
+    _stderr(mark + error.message)
+    if error.hint:
+        _stderr(f"  {error.hint}")
+
+
+def is_terminal() -> bool:
+    """Whether stderr can show colour and a moving bar."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _stderr(message: str) -> None:
+    # Names of files and classes come from outside: no control character of theirs reaches the terminal.
+    clean = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
+    try:
+        print(clean, file=sys.stderr, flush=True)
+    except (OSError, UnicodeEncodeError):
+        if isinstance(sys.exc_info()[1], UnicodeEncodeError):
+            print(clean.encode("ascii", "replace").decode(), file=sys.stderr, flush=True)
