@@ -1,0 +1,58 @@
+"""Collapse and health: is this run learning, and if not, why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+COLLAPSED_STD = 0.1
+COLLAPSED_RANK = 1.5
+
+
+@dataclass(frozen=True)
+class Health:
+    """How spread the embeddings of a batch are.
+
+    ``std``: mean standard deviation of the unit-length embeddings' components times sqrt(D); 1 is isotropic, 0 collapsed
+    (SimSiam, section 4.1). ``rank``: effective rank, the exponential of the entropy of the normalised singular values
+    of the centred batch (RankMe, arXiv 2210.02885, eq. 3), at most min(B - 1, D) = ``full``.
+    """
+
+    std: float
+    rank: float
+    full: int
+
+    @property
+    def collapsed(self) -> bool:
+        return self.std < COLLAPSED_STD or (self.rank < COLLAPSED_RANK and self.full > 4)
+
+    @property
+    def word(self) -> str:
+        return "collapsed" if self.collapsed else "weak" if self.std < 0.3 or self.rank < 0.05 * self.full else "learning"
+
+    def __str__(self) -> str:
+        return f"{self.word} · rank {self.rank:.0f}/{self.full} · std {self.std:.2f}/√D"
+
+
+@torch.no_grad()
+def health(embedding: Tensor) -> Health:
+    """The health of a batch of embeddings, (B, D)."""
+    x = F.normalize(embedding.float(), dim=1)
+    x = x - x.mean(0)
+    std = float(x.square().mean(0).sqrt().mean() * math.sqrt(x.shape[1]))
+    values = torch.linalg.svdvals(x)
+    full = max(1, min(len(x) - 1, x.shape[1]))
+    if not bool(torch.isfinite(values).all()) or float(values.sum()) < 1e-6:
+        return Health(std if math.isfinite(std) else 0.0, 1.0, full)
+    p = values / values.sum()
+    return Health(std, float(torch.exp(-(p * (p + 1e-12).log()).sum())), full)
+
+
+REMEDY = (
+    "raise --batch-size or the number of prototypes, lower the learning rate, or strengthen the augmentation; "
+    "with teachers and queues, see the method's section of the spec"
+)

@@ -1,0 +1,44 @@
+"""Whole files or none: written under a temporary name, flushed to disk, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from .errors import MachineError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """``path`` holds all of ``data`` or what it held before, whatever happens meanwhile.
+
+    Raises MachineError where the disk refuses.
+    """
+    partial = path.with_name(f".{path.name}.part-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        hint = f"{len(data) >> 20} MiB are needed" if e.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else "see its permissions"
+        raise MachineError(f"cannot write {path}: {e.strerror}", hint) from e
+
+
+def sweep(directory: Path) -> list[str]:
+    """Remove what interrupted writes left in ``directory``; their names."""
+    left = list(directory.glob(".*.part-*"))
+    for path in left:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return [path.name for path in left]

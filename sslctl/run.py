@@ -1,0 +1,145 @@
+"""A run's directory: names of its files, the lock, the metrics stream, which checkpoints stay."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import CheckpointError, MachineError, SpecError
+from .files import sweep, write_atomically
+from .spec import Data, Spec
+from .specfile import read_spec_file
+
+# What changes how a run goes but not what comes out of it: not part of its identity.
+INCIDENTAL = {
+    "run": ("out", "checkpoint_every", "keep", "log_every", "max_time", "fail_on_collapse"),
+    "data": ("workers", "download"),
+}
+
+
+def identity(spec: Spec) -> Data:
+    """What the result of a run depends on."""
+    data = spec.dump()
+    for section, keys in INCIDENTAL.items():
+        data[section] = {k: v for k, v in data[section].items() if k not in keys}
+    return data
+
+
+def default_directory(spec: Spec) -> Path:
+    """``runs/METHOD-ARCH-DATA-ID``: the same spec always has the same directory."""
+    mark = hashlib.sha256(json.dumps(identity(spec), sort_keys=True).encode()).hexdigest()[:6]
+    stem = Path(spec.data.path).stem or "data"
+    name = f"{spec.method.name}-{spec.backbone.arch}-{stem}-{mark}"
+    return Path("runs") / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+def fresh_directory(path: Path) -> Path:
+    """``path``, or the first of path-2, path-3, … that is not there yet."""
+    n = 1
+    candidate = path
+    while candidate.exists():
+        n += 1
+        candidate = path.with_name(f"{path.name}-{n}")
+    return candidate
+
+
+class Run:
+    """The directory of one run, locked while entered."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spec_file = path / "spec.yaml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.last = self.checkpoints / "last.safetensors"
+        self._lock: IO[str] | None = None
+        self._metrics: IO[str] | None = None
+
+    def __enter__(self) -> Run:
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / "run.lock").open("a+")
+        except OSError as e:
+            raise MachineError(f"run directory {self.path}: {e.strerror}", "choose another with --out") from e
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise MachineError(f"run directory {self.path} is in use by {owner}", "wait for it, or choose another --out") from e
+        self._lock.truncate(0)
+        self._lock.write(f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        self._lock.flush()
+        sweep(self.checkpoints)
+        sweep(self.path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                self._lock.truncate(0)
+            self._lock.close()
+
+    def claim(self, spec: Spec) -> None:
+        """Write the spec, or see that the one that stands is the same; SpecError with the differences where it is not."""
+        if self.spec_file.exists():
+            found = differences(read_spec_file(self.spec_file), spec.dump(), identity(spec))
+            if found:
+                lines = "\n".join(f"  {key}: {old!r} there, {new!r} asked for" for key, old, new in found)
+                raise SpecError(
+                    f"{self.path} holds a run with another spec:\n{lines}",
+                    "choose another --out, or --fresh for a new directory beside it",
+                )
+        elif any(self.checkpoints.glob("*.safetensors")):
+            raise CheckpointError(f"{self.path} holds checkpoints but no spec.yaml", "choose another --out")
+        else:
+            write_atomically(self.spec_file, spec.to_yaml().encode())
+
+    def start_metrics(self, step: int) -> None:
+        """Open the stream, without lines of steps after ``step`` (they will be written again)."""
+        kept: list[str] = []
+        if self.metrics_file.exists():
+            for line in self.metrics_file.read_text("utf-8").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line + "\n")
+        write_atomically(self.metrics_file, "".join(kept).encode())
+        self._metrics = self.metrics_file.open("a", encoding="utf-8")
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Append one line; a full disk does not stop training."""
+        if self._metrics is not None:
+            with contextlib.suppress(OSError):
+                self._metrics.write(json.dumps(values, allow_nan=False) + "\n")
+                self._metrics.flush()
+
+    def numbered(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:09d}.safetensors"
+
+    def retire(self, keep: int) -> None:
+        """Remove all but the newest ``keep`` numbered checkpoints."""
+        for path in sorted(self.checkpoints.glob("step-*.safetensors"))[:-keep]:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def differences(old: Data, new: Data, considered: Data, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Dotted keys of ``considered`` whose values differ between ``old`` and ``new``."""
+    found: list[tuple[str, Any, Any]] = []
+    for key, inner in considered.items():
+        a, b = old.get(key), new.get(key)
+        if isinstance(inner, dict) and isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, a | b if not inner else inner, f"{prefix}{key}.")
+        elif a != b:
+            found.append((prefix + key, a, b))
+    return found
