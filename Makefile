@@ -1,0 +1,48 @@
+# `make demo` and `make test` need make and a Python >= 3.11, nothing else: the rest goes into .venv, once.
+# PYTHON=... picks an interpreter; otherwise the first that really runs (a shim may not) and can make environments.
+
+PROBE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+CANDIDATES := python3.13 python3.12 python3.11 python3 python python3.14
+PYTHON ?= $(shell for p in $(CANDIDATES); do if $$p -c '$(PROBE)' >/dev/null 2>&1; then echo $$p; break; fi; done)
+READY := .venv/ready
+BIN := $(CURDIR)/.venv/bin
+
+.PHONY: help demo test test-slow check format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       set up, pretrain on the embedded demo set (under 5 minutes on 2 cores), score the result"
+	@echo "make test       set up, run the tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make check      linter, formatting, types"
+	@echo "make format     put the code into the form that check asks for"
+	@echo "make clean      remove .venv and caches (never runs/)"
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 with its venv module found (on Debian: apt install python3-venv);" \
+	  "name one with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "setting up .venv with $(PYTHON); the first time PyTorch is downloaded, which takes minutes" >&2
+	@$(PYTHON) -m venv .venv
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install -qq --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	@PATH="$(BIN):$$PATH" bash examples/demo.sh
+
+test: $(READY)
+	@PATH="$(BIN):$$PATH" pytest -q
+
+test-slow: $(READY)
+	@PATH="$(BIN):$$PATH" pytest -q -m slow
+
+check: $(READY)
+	@PATH="$(BIN):$$PATH" ruff check --quiet
+	@PATH="$(BIN):$$PATH" ruff format --check --quiet
+	@PATH="$(BIN):$$PATH" mypy
+
+format: $(READY)
+	@PATH="$(BIN):$$PATH" ruff check --fix --quiet
+	@PATH="$(BIN):$$PATH" ruff format --quiet
+
+clean:
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
