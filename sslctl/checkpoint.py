@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import __version__
 from .backbones import Backbone, build_backbone
-from .errors import CheckpointError, SslctlError
+from .errors import CheckpointError, DivergedError, SslctlError
 from .files import write_atomically
 from .method import Method
 from .spec import SCHEMA, Spec
@@ -26,21 +26,22 @@ from .specfile import check_spec
 MAX_HEADER = 16 << 20
 METHOD = "method."
 OPTIMIZER = "optimizer."
+DIVERGED_HINT = "the last good checkpoint stands; go on from it with a lower --lr or another --precision"
 Meta = dict[str, Any]
 
 
 def save(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer, meta: Meta) -> None:
     """Write the run's state to ``path``: under a temporary name, flushed to disk, then renamed.
 
-    ``meta`` is what to say beside the tensors; schema, encoder prefix, versions and the sha256 are added.
-    Raises CheckpointError where a weight is not finite, MachineError where the disk refuses.
+    ``meta`` (with the step) is what to say beside the tensors; schema, encoder prefix, versions and the sha256 are added.
+    Raises DivergedError where a value is not finite, MachineError where the disk refuses.
     """
     tensors = {METHOD + name: _plain(value) for name, value in method.state_dict().items()}
     for name, state in _optimizer_state(optimizer):
         tensors |= {f"{OPTIMIZER}{name}.{key}": _plain(value) for key, value in state.items()}
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise CheckpointError(f"{path.name}: {name} holds values that are not finite; not saved")
+            raise DivergedError(f"{name} holds values that are not finite at step {meta.get('step')}; not saved", DIVERGED_HINT)
     meta = meta | {
         "schema": SCHEMA,
         "encoder": _encoder_prefix(method),

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -59,6 +60,8 @@ class Run:
         self.metrics_file = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.last = self.checkpoints / "last.safetensors"
+        self.bad_file = path / "bad_images.jsonl"
+        self.bad: set[int] = set()
         self._lock: IO[str] | None = None
         self._metrics: IO[str] | None = None
 
@@ -78,6 +81,8 @@ class Run:
         self._lock.truncate(0)
         self._lock.write(f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         self._lock.flush()
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            self.bad = {json.loads(line)["index"] for line in self.bad_file.read_text("utf-8").splitlines()}
         sweep(self.checkpoints)
         sweep(self.path)
         return self
@@ -123,14 +128,27 @@ class Run:
                 self._metrics.write(json.dumps(values, allow_nan=False) + "\n")
                 self._metrics.flush()
 
+    def record_bad(self, index: int, name: str, reason: str) -> None:
+        """List an image that could not be read, once."""
+        if index not in self.bad:
+            self.bad.add(index)
+            with contextlib.suppress(OSError), self.bad_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"index": index, "image": name, "reason": reason}) + "\n")
+
     def numbered(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:09d}.safetensors"
 
-    def retire(self, keep: int) -> None:
-        """Remove all but the newest ``keep`` numbered checkpoints."""
-        for path in sorted(self.checkpoints.glob("step-*.safetensors"))[:-keep]:
+    def keep_last(self, path: Path, keep: int) -> None:
+        """``last`` is now the checkpoint at ``path``; all but the newest ``keep`` numbered ones go."""
+        partial = self.last.with_name(f".{self.last.name}.part-{os.getpid()}")
+        try:
+            os.link(path, partial)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, partial)
+        partial.replace(self.last)
+        for old in sorted(self.checkpoints.glob("step-*.safetensors"))[:-keep]:
             with contextlib.suppress(OSError):
-                path.unlink()
+                old.unlink()
 
 
 def differences(old: Data, new: Data, considered: Data, prefix: str = "") -> list[tuple[str, Any, Any]]:

@@ -18,6 +18,10 @@ def set_verbosity(quiet: bool, verbose: bool) -> None:
     _quiet, _verbose = quiet, verbose
 
 
+def is_quiet() -> bool:
+    return _quiet
+
+
 def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
     """The command's result on stdout: one JSON object, or ``text``."""
     print(json.dumps(result, allow_nan=False, ensure_ascii=True) if as_json else text, flush=True)

@@ -1,0 +1,75 @@
+"""What a person sees while a run goes: a live bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from . import output
+
+PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal
+
+
+class Progress:
+    """Shows the metric lines that the engine reports; ``last`` is the newest of them."""
+
+    def __init__(self, total: int, per_epoch: int) -> None:
+        self.total = total
+        self.last: dict[str, Any] = {}
+        self._shown = 0.0
+        self._begun = time.monotonic()
+        self._first = 0
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if output.is_terminal() and not output.is_quiet():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed}/{task.total}"),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=self.total)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def report(self, line: dict[str, Any]) -> None:
+        if "resumed" in line:
+            self._resumed(line)
+            return
+        self.last = line
+        text = describe(line)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=line["step"], description=text)
+            return
+        now = time.monotonic()
+        if now - self._shown >= PLAIN_INTERVAL or line["step"] == self.total:
+            self._shown = now
+            done = max(1, line["step"] - self._first)
+            left = (self.total - line["step"]) * (now - self._begun) / done
+            output.note(f"step {line['step']}/{self.total} · {text} · {left:.0f} s left")
+
+    def _resumed(self, line: dict[str, Any]) -> None:
+        self._first = line["resumed"]
+        self._begun = time.monotonic()
+        for reason in line["skipped"]:
+            output.warn(f"{reason}; using an older checkpoint")
+        if line["resumed"]:
+            share = 100 * line["resumed"] / self.total
+            output.note(f"going on from step {line['resumed']} ({share:.0f} % done)")
+
+
+def describe(line: dict[str, Any]) -> str:
+    return (
+        f"epoch {line['epoch']:.1f} · loss {line['loss']:.4f} · lr {line['lr']:.2g} · "
+        f"{line['images_per_second']:.0f} images/s · waiting {100 * line['data_wait']:.0f} % · {line['health']}"
+    )
