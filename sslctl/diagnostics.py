@@ -43,11 +43,13 @@ def health(embedding: Tensor) -> Health:
     """The health of a batch of embeddings, (B, D)."""
     x = F.normalize(embedding.float(), dim=1)
     x = x - x.mean(0)
+    full = max(1, min(len(x) - 1, x.shape[1]))
+    if not bool(torch.isfinite(x).all()):
+        return Health(0.0, 1.0, full)
     std = float(x.square().mean(0).sqrt().mean() * math.sqrt(x.shape[1]))
     values = torch.linalg.svdvals(x)
-    full = max(1, min(len(x) - 1, x.shape[1]))
-    if not bool(torch.isfinite(values).all()) or float(values.sum()) < 1e-6:
-        return Health(std if math.isfinite(std) else 0.0, 1.0, full)
+    if float(values.sum()) < 1e-6:
+        return Health(std, 1.0, full)
     p = values / values.sum()
     return Health(std, float(torch.exp(-(p * (p + 1e-12).log()).sum())), full)
 
