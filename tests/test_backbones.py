@@ -196,10 +196,22 @@ def test_attention_is_refused_where_there_is_none() -> None:
 def test_attention_of_registers_and_of_an_early_block() -> None:
     net = vit(args={"reg_tokens": 3}).eval()
     x = torch.randn(2, 3, 32, 48)
-    seen: list[Tensor] = []
-    first = net.net.blocks[0].attn
-    first.fused_attn = False
-    hook = first.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    net(x)
-    hook.remove()
-    torch.testing.assert_close(attention(net, x, 0).flatten(2), seen[0][:, :, 0, 4:])
+    block = net.net.blocks[0]
+    q, k, _ = block.attn.qkv(block.norm1(net._embed(x))).chunk(3, -1)  # 2 heads of width 8
+    for head in range(2):
+        part = slice(8 * head, 8 * head + 8)
+        row = (q[:, :1, part] @ k[..., part].transpose(1, 2) / 8**0.5).softmax(-1)[:, 0, 4:]
+        torch.testing.assert_close(attention(net, x, 0)[:, head].flatten(1), row)
+
+
+def test_attention_is_the_same_function_fused_and_plain() -> None:
+    net = vit().eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = net(x)
+        assert not net.net.blocks[0].attn.fused_attn
+        with torch.no_grad():
+            evaluated = net(x)
+        assert net.net.blocks[0].attn.fused_attn
+    torch.testing.assert_close(trained, evaluated, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(trained.float(), net(x), rtol=0.05, atol=0.05)
