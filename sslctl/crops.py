@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import NamedTuple
 
 from .errors import SpecError
@@ -10,18 +11,21 @@ from .errors import SpecError
 GRAMMAR = "COUNTxSIZE[@MIN-MAX][+COUNTxSIZE[@MIN-MAX]]"
 EXAMPLE = "2x160+4x96 or 2x224@0.4-1.0+6x96@0.05-0.4"
 
-_PART = re.compile(r"(\d+)x(\d+)(?:@(\d*\.?\d+)-(\d*\.?\d+))?")
+_PART = re.compile(r"([0-9]{1,9})x([0-9]{1,9})(?:@([0-9]*\.?[0-9]+)-([0-9]*\.?[0-9]+))?")
 
 
 class Crops(NamedTuple):
-    """``count`` square views of ``size`` px; ``scale`` is the range of the crop's share of the image's area (None: the method's)."""
+    """``count`` square views of ``size`` px.
 
-    count: int
+    ``scale`` is the range of the crop's share of the image's area; None is the method's own.
+    """
+
+    count: int  # type: ignore[assignment]  # tuple has a method of that name, which nobody needs
     size: int
     scale: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        scale = "" if self.scale is None else f"@{self.scale[0]:g}-{self.scale[1]:g}"
+        scale = "" if self.scale is None else f"@{_plain(self.scale[0])}-{_plain(self.scale[1])}"
         return f"{self.count}x{self.size}{scale}"
 
 
@@ -35,6 +39,12 @@ class CropPlan(NamedTuple):
         return "+".join(str(part) for part in self if part is not None)
 
 
+def _plain(x: float) -> str:
+    """Every digit of ``x`` and no exponent, which the grammar does not have: 1e-05 -> 0.00001."""
+    text = format(Decimal(repr(x)), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def parse_crops(text: str) -> CropPlan:
     """The plan that ``text`` describes.
 
@@ -42,13 +52,14 @@ def parse_crops(text: str) -> CropPlan:
     """
 
     def refuse(reason: str) -> SpecError:
-        return SpecError(f"--multi-crop '{text}': {reason}", f"write {GRAMMAR}, for example {EXAMPLE}")
+        shown = text if len(text) <= 60 else text[:60] + "…"
+        return SpecError(f"--multi-crop '{shown}': {reason}", f"write {GRAMMAR}, for example {EXAMPLE}")
 
     parts: list[Crops] = []
-    for word in text.replace(" ", "").split("+"):
-        match = _PART.fullmatch(word)
+    for word in text.split("+"):
+        match = _PART.fullmatch(word.strip())
         if match is None:
-            raise refuse(f"'{word}' is not COUNTxSIZE with an optional @MIN-MAX")
+            raise refuse(f"'{word.strip()[:40]}' is not COUNTxSIZE with an optional @MIN-MAX")
         count, size = int(match[1]), int(match[2])
         scale = None if match[3] is None else (float(match[3]), float(match[4]))
         if not 1 <= count <= 64:

@@ -1,4 +1,4 @@
-"""What goes wrong, as one exception: subject, value and reason in the message, the next command in the hint, the exit code."""
+"""What goes wrong, as one exception: what, why, the next command, the exit code."""
 
 from __future__ import annotations
 
@@ -76,5 +76,5 @@ def closest(word: str, known: list[str]) -> str:
     """`` — did you mean 'x'?`` for the known word nearest to ``word``, or an empty string."""
     import difflib
 
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" — did you mean '{near[0]}'?" if near else ""

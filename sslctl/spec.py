@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, cast
+import re
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .crops import parse_crops
 from .errors import SpecError
@@ -46,21 +47,24 @@ class ViewsSpec(Section):
     solarize: float | None = Field(None, ge=0, le=1, description="probability of solarization")
     interpolation: Literal["bilinear", "bicubic"] | None = Field(None, description="how crops are resized")
 
-    @model_validator(mode="after")
-    def _grammar(self) -> Self:
-        if self.multi_crop is not None:
+    @field_validator("multi_crop")
+    @classmethod
+    def _grammar(cls, text: str | None) -> str | None:
+        if text is not None:
             try:
-                parse_crops(self.multi_crop)
+                parse_crops(text)
             except SpecError as e:
-                raise ValueError(f"{e.message}; {e.hint}") from e
-        return self
+                raise ValueError(f"{e.message.split(': ', 1)[1]}; {e.hint}") from e
+        return text
 
 
 class BackboneSpec(Section):
     """The encoder: a timm model without its classifier."""
 
     arch: str = Field("resnet50", description="timm model name")
-    stem: Literal["auto", "imagenet", "small"] = Field("auto", description="small: 3x3 without pooling, auto below 64 px")
+    stem: Literal["auto", "imagenet", "small"] = Field(
+        "auto", description="small: 3x3 without pooling, auto below 64 px"
+    )
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the student")
     position: Literal["timm", "dino"] = Field("timm", description="whose resizing of position embeddings (ViT)")
     args: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
@@ -74,6 +78,9 @@ class MethodSpec(BaseModel):
     name: str
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimSpec(Section):
     """How weights move."""
 
@@ -82,7 +89,9 @@ class OptimSpec(Section):
     lr_scaling: Literal["linear", "sqrt", "none"] = Field("linear", description="how lr grows with batch_size / 256")
     lr_end: float = Field(0.0, ge=0, description="final learning rate, not scaled")
     schedule: Literal["cosine", "linear", "constant", "step"] = "cosine"
-    milestones: tuple[float, ...] = Field((), description="epochs at which a step schedule falls to a tenth")
+    milestones: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (), description="epochs at which a step schedule falls to a tenth"
+    )
     per_epoch: bool = Field(False, description="move the learning rate once an epoch")
     warmup_epochs: float = Field(10.0, ge=0)
     warmup_from: float = Field(0.0, ge=0, description="first learning rate of the warm-up, not scaled")
@@ -91,8 +100,9 @@ class OptimSpec(Section):
     weight_decay_end: float | None = Field(None, ge=0, description="cosine towards this value")
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     trust: float = Field(0.001, gt=0, description="trust coefficient of LARS and LARC")
+    lr_in_momentum: bool = Field(False, description="LARS: momentum gathers lr times gradient, as in SimCLR")
     clip: float = Field(0.0, ge=0, description="largest gradient norm; 0 does not clip")
     clip_each: bool = Field(False, description="clip every tensor by itself (DINO) instead of all together")
     accumulate: int = Field(1, ge=1, le=4096, description="parts in which a batch goes through the network")
@@ -112,7 +122,9 @@ class RunSpec(Section):
     seed: int = Field(0, ge=0, lt=2**31)
     checkpoint_every: int | None = Field(None, ge=1, description="steps; by default once an epoch")
     keep: int = Field(2, ge=1, description="numbered checkpoints kept beside last")
-    log_every: int | None = Field(None, ge=1, description="steps between metric lines; by default about a hundred lines")
+    log_every: int | None = Field(
+        None, ge=1, description="steps between metric lines; by default about a hundred lines"
+    )
     max_time: float | None = Field(None, gt=0, description="minutes after which to save and stop with exit code 75")
     fail_on_collapse: bool = Field(False, description="stop with exit code 6 when the representation collapses")
 
@@ -123,10 +135,17 @@ class RunSpec(Section):
         return self
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes words that YAML 1.1 takes for words and 1.2 for numbers, such as a folder named 1e5 or 08."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+.0-9][-+.0-9eE]*$"), list("-+.0123456789"))
+
+
 class Spec(Section):
     """Everything a run depends on."""
 
-    schema_version: int = Field(SCHEMA, alias="schema")
+    schema_version: int = Field(SCHEMA, alias="schema", ge=1)
     data: DataSpec
     views: ViewsSpec = ViewsSpec()
     backbone: BackboneSpec = BackboneSpec()
@@ -134,17 +153,18 @@ class Spec(Section):
     optim: OptimSpec = OptimSpec()
     run: RunSpec = RunSpec()
 
-    @model_validator(mode="after")
-    def _known_schema(self) -> Self:
-        if self.schema_version > SCHEMA:
-            raise ValueError(f"schema {self.schema_version} is newer than {SCHEMA}, which this sslctl reads; upgrade it")
-        return self
+    @field_validator("schema_version")
+    @classmethod
+    def _known_schema(cls, version: int) -> int:
+        if version > SCHEMA:
+            raise ValueError(f"newer than {SCHEMA}, the newest that this sslctl reads; pip install -U sslctl")
+        return version
 
     def dump(self) -> Data:
-        return cast(Data, self.model_dump(mode="json", by_alias=True))
+        return self.model_dump(mode="json", by_alias=True)
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.dump(), sort_keys=False, allow_unicode=True)
+        return str(yaml.dump(self.dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
 
     def method_params(self) -> Data:
         return dict(self.method.__pydantic_extra__ or {})
