@@ -83,7 +83,7 @@ def take_step(t: Training, views: Views, step: Step) -> Output:
     """One optimizer step on a batch, in ``optim.accumulate`` parts."""
     optim = t.spec.optim
     for group in t.optimizer.param_groups:
-        group["lr"] = t.lr.at(step) if group["scheduled"] else t.lr.base
+        group["lr"] = (t.lr.at(step) if group["scheduled"] else t.lr.base) * group["lr_scale"]
         group["weight_decay"] = t.weight_decay.at(step) if group["decay"] else 0.0
 
     t.optimizer.zero_grad(set_to_none=True)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from .errors import SpecError
 from .modules import Encoder
 from .schedule import Step
 from .views.recipe import ViewRecipe
@@ -25,6 +26,15 @@ class Facts(NamedTuple):
     images: int
     batch_size: int  # global
     classes: int = 0
+    globals: int = 2  # views of each image
+    locals: int = 0
+
+    def require_views(self, least: int) -> None:
+        """SpecError where there are fewer than ``least`` views of an image: the objective compares views."""
+        views = self.globals + self.locals
+        if views < least:
+            reason = f"{views} view of each image; this method compares {least} or more"
+            raise SpecError(f"views.multi_crop: {reason}", "for example --multi-crop 2x96")
 
 
 class Views(NamedTuple):
@@ -32,7 +42,7 @@ class Views(NamedTuple):
 
     globals: list[Tensor]
     locals: list[Tensor]
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     labels: Tensor | None = None
 
     @property
@@ -56,6 +66,7 @@ class Group:
     decay: bool = True  # weight decay
     adapt: bool = True  # the trust ratio of LARS
     scheduled: bool = True  # False: the learning rate stays at its peak
+    lr_scale: float = 1.0  # factor on the learning rate
 
 
 P = TypeVar("P", bound=Params)

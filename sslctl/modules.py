@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import ParamSpec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import distributed
+
+P = ParamSpec("P")
+relu = functools.partial(nn.ReLU, inplace=True)
 
 
 class Encoder(nn.Module):
@@ -25,8 +31,15 @@ class Encoder(nn.Module):
         return out
 
 
-def mlp(*widths: int, norm: bool = True, last_norm: bool = False, bias: bool = False, last_bias: bool | None = None) -> nn.Sequential:
-    """Linear, then (BatchNorm, ReLU, Linear) for every further width.
+def mlp(
+    *widths: int,
+    norm: bool = True,
+    last_norm: bool = False,
+    bias: bool = False,
+    last_bias: bool | None = None,
+    activation: Callable[[], nn.Module] = relu,
+) -> nn.Sequential:
+    """Linear, then (BatchNorm, activation, Linear) for every further width.
 
     ``norm`` False leaves the BatchNorms out; ``last_norm`` ends with a BatchNorm without affine part; ``bias`` is of
     the hidden Linears, ``last_bias`` of the last one (by default: it has one unless a BatchNorm follows).
@@ -36,25 +49,94 @@ def mlp(*widths: int, norm: bool = True, last_norm: bool = False, bias: bool = F
     layers: list[nn.Module] = []
     for i, (n, m) in enumerate(zip(widths, widths[1:], strict=False)):
         if i < len(widths) - 2:
-            layers += [nn.Linear(n, m, bias=bias), *([nn.BatchNorm1d(m)] if norm else []), nn.ReLU(inplace=True)]
+            layers += [nn.Linear(n, m, bias=bias), *([nn.BatchNorm1d(m)] if norm else []), activation()]
         else:
             layers += [nn.Linear(n, m, bias=last_bias), *([nn.BatchNorm1d(m, affine=False)] if last_norm else [])]
     return nn.Sequential(*layers)
 
 
-def encode(net: nn.Module, views: Sequence[Tensor]) -> Tensor:
-    """``net`` of every view, (V, B, D): one forward for each run of views of one size.
+def encode(net: Encoder, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Features (V, B, D) and embeddings (V, B, K) of V views.
 
-    Views of one size share batch-norm statistics, as in SwAV and DINO; a method that wants statistics per view calls
-    ``encode`` once a view.
+    The backbone runs once for each run of views of one size, the head once. So views of one size share the backbone's
+    batch-norm statistics and all views the head's, as in SimCLR, SwAV and DINO; a method that wants statistics per view
+    calls ``encode`` once a view.
     """
-    out: list[Tensor] = []
+    features: list[Tensor] = []
     start = 0
     for end in range(1, len(views) + 1):
         if end == len(views) or views[end].shape != views[start].shape:
-            out += net(torch.cat(list(views[start:end]))).chunk(end - start)
+            features.append(net.backbone(torch.cat(list(views[start:end]))))
             start = end
-    return torch.stack(out)
+    h = torch.cat(features)  # (V·B, D)
+    z: Tensor = net.head(h)
+    return h.view(len(views), -1, h.shape[1]), z.view(len(views), -1, z.shape[1])
+
+
+def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """``function`` (of at least one tensor) run outside autocast, its half-precision arguments raised to float32.
+
+    For what loses its meaning in half precision: softmax at a low temperature, sums over a batch, Sinkhorn.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        tensors = [a for a in args if isinstance(a, Tensor)]
+        half = (torch.float16, torch.bfloat16)
+        raised: list[object] = [a.float() if isinstance(a, Tensor) and a.dtype in half else a for a in args]
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            return function(*raised, **kwargs)  # type: ignore[arg-type]
+
+    return run
+
+
+@full_precision
+def unit(x: Tensor) -> Tensor:
+    """``x`` at length one along its last axis."""
+    return F.normalize(x, dim=-1)
+
+
+def other_views(targets: int, views: int, device: torch.device) -> Tensor:
+    """The pairs of a target view and a different view, bool (T, V); the targets are the first of the views."""
+    return ~torch.eye(targets, views, dtype=torch.bool, device=device)
+
+
+@full_precision
+def swapped_cross_entropy(targets: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """Mean cross-entropy of softmax(``logits`` / ``temperature``) against ``targets`` over pairs of different views.
+
+    ``logits`` are (V, B, K); ``targets`` are distributions, (T, B, K), for the first T of the V views. A row's
+    cross-entropy is logsumexp(s) - <q, s>, so that no log-probabilities of the size of the logits are kept.
+    """
+    s = logits / temperature
+    agreement = torch.einsum("tbk,vbk->tv", targets, s) / s.shape[1]
+    pairs = s.logsumexp(-1).mean(-1) - agreement  # (T, V)
+    return pairs[other_views(len(targets), len(s), s.device)].mean()
+
+
+@torch.no_grad()
+def target_logs(q: Tensor) -> dict[str, Tensor]:
+    """What tells a clustering that learns from a collapsed one, of target distributions ``q`` (..., K).
+
+    ``target_entropy``: their mean entropy as a share of ln K; 0 is one-hot, 1 uniform. ``target_information``: the
+    entropy of their mean less that mean entropy, in nats; 0 where all images have the same target, be it uniform or
+    one-hot.
+    """
+    entropy = torch.special.entr(q).sum(-1).mean()
+    total = torch.special.entr(q.flatten(0, -2).mean(0)).sum()
+    return {"target_entropy": entropy / math.log(q.shape[-1]), "target_information": total - entropy}
+
+
+class WeightNormed(nn.Module):
+    """A Linear without bias; its rows point along ``weight_v`` (K, D) and are ``weight_g`` (K, 1) long, at first one."""
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__()
+        self.weight_g = nn.Parameter(torch.ones(out, 1))
+        self.weight_v = nn.Parameter(nn.Linear(dim, out, bias=False).weight.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, torch._weight_norm(self.weight_v, self.weight_g, 0))
 
 
 class EMA(nn.Module):
@@ -63,7 +145,7 @@ class EMA(nn.Module):
     Buffers (batch-norm statistics) come from the copy's own forward passes, as in the authors' codes.
     """
 
-    def __init__(self, student: nn.Module) -> None:
+    def __init__(self, student: Encoder) -> None:
         super().__init__()
         self.net = copy.deepcopy(student).requires_grad_(False)
 
@@ -109,11 +191,12 @@ class Center(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """``x``: (..., K), averaged over all but the last axis."""
-        batch = distributed.mean(x.flatten(0, -2).mean(0).to(self.value.dtype))
+        batch = distributed.mean(x.flatten(0, -2).mean(0, dtype=self.value.dtype))
         self.value.mul_(self.momentum).add_(batch, alpha=1 - self.momentum)
 
 
 @torch.no_grad()
+@full_precision
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     """Soft assignments of B samples to K prototypes, equally used: (B, K) -> (B, K), rows sum to one.
 

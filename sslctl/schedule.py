@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 @dataclass(frozen=True)
@@ -75,3 +75,20 @@ def constant(value: float) -> Schedule:
 
 def cosine(base: float, end: float) -> Schedule:
     return Schedule(base=base, end=end)
+
+
+def within(low: float, high: float) -> AfterValidator:
+    """A bound for ``Annotated[Schedule, within(low, high)]``: every value that it takes lies in [low, high]."""
+
+    def check(schedule: Schedule) -> Schedule:
+        values = {"base": schedule.base}
+        if schedule.shape in ("cosine", "linear"):
+            values["end"] = schedule.end
+        if schedule.warmup_epochs:
+            values["warmup_from"] = schedule.warmup_from
+        wrong = [f"{name} {value:g}" for name, value in values.items() if not low <= value <= high]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} is not between {low:g} and {high:g}")
+        return schedule
+
+    return AfterValidator(check)

@@ -1,0 +1,107 @@
+"""SwAV: predict the cluster of a view from another view, clusters used equally (Caron et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from .. import distributed
+from ..method import Facts, Group, Method, Output, Params, Views
+from ..modules import Encoder, encode, full_precision, mlp, sinkhorn, swapped_cross_entropy, target_logs, unit
+from ..schedule import Step
+from ..views.recipe import IMAGENET_MEAN, ViewRecipe, ViewSpec
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
+
+
+class SwAVParams(Params):
+    """Hyper-parameters of SwAV; defaults of facebookresearch/swav for a batch of 256."""
+
+    prototypes: int = Field(3000, ge=2, description="cluster centres")
+    hidden: int = Field(2048, ge=1, description="hidden width of the head")
+    out: int = Field(128, ge=1, description="width of the embedding")
+    temperature: float = Field(0.1, gt=0, description="temperature of the predictions")
+    epsilon: float = Field(0.05, ge=0.02, description="Sinkhorn's regularisation: the smaller, the sharper the targets")
+    sinkhorn_iterations: int = Field(3, ge=0, description="Sinkhorn's iterations")
+    queue: int = Field(3840, ge=0, description="past embeddings to assign with; in whole batches, at most an epoch's")
+    queue_from_epoch: int = Field(15, ge=0, description="epoch in which the queue begins to fill")
+    freeze_prototypes_epochs: float = Field(1.0, ge=0, description="how long the prototypes stay as they are")
+
+
+_VIEW = ViewSpec(scale=(0.14, 1.0), jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5)
+
+
+class SwAV(Method[SwAVParams]):
+    """Unsupervised Learning of Visual Features by Contrasting Cluster Assignments.
+
+    Every global view is assigned to prototypes (its "code"), and every other view, global or local, predicts that
+    assignment: the mean over all such pairs. The authors' order in a step: normalise prototypes; score; consult the
+    queue of that view once it is full; put the batch at its front. Everything is decayed and adapted, biases too.
+    """
+
+    Params = SwAVParams
+    title = "SwAV"
+    paper = "Caron et al. 2020, arXiv 2006.09882"
+    # 0.228 is the authors' slip, which their weights were trained with. Without local views their scale is 0.08-1.
+    views = ViewRecipe(
+        "2x224+6x96", (_VIEW,), _VIEW.model_copy(update={"scale": (0.05, 0.14)}), IMAGENET_MEAN, (0.228, 0.224, 0.225)
+    )
+    recipe: ClassVar[dict[str, Any]] = {
+        "backbone": {"arch": "resnet50", "args": {"zero_init_last": False}},
+        "optim": {"name": "larc", "lr": 0.6, "lr_end": 0.0006, "warmup_epochs": 0.0, "weight_decay": 1e-6},
+        "run": {"epochs": 100.0},
+    }
+
+    queue: Tensor
+
+    def __init__(self, params: SwAVParams, backbone: Backbone, facts: Facts) -> None:
+        super().__init__(params)
+        facts.require_views(2)
+        self.student = Encoder(backbone, mlp(backbone.dim, params.hidden, params.out, bias=True))
+        self.prototypes = nn.Linear(params.out, params.prototypes, bias=False)
+        self.batch_size = facts.batch_size
+        batches = min(params.queue, facts.images) // facts.batch_size
+        self.register_buffer("queue", torch.zeros(facts.globals, batches * facts.batch_size, params.out))
+
+    def forward(self, views: Views, step: Step) -> Output:
+        with torch.no_grad():
+            self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+        z = unit(encode(self.student, views.all)[1])  # (V, B, D)
+        scores = self.score(z)  # (V, B, K)
+
+        q = torch.stack([self.assign(view, z[view].detach(), step) for view in range(len(views.globals))])  # (G, B, K)
+        loss = swapped_cross_entropy(q, scores, self.params.temperature)
+
+        nearest = scores[: len(q)].argmax(-1).flatten()
+        logs = target_logs(q) | {
+            "prototype_usage": scores.new_zeros(scores.shape[-1]).index_fill_(0, nearest, 1.0).mean(),
+            "queue_filled": self.queue.any(-1).float().mean() if self.queue.numel() else torch.zeros(()),
+        }
+        return Output(loss, logs, z[0].detach())
+
+    def score(self, z: Tensor) -> Tensor:
+        return full_precision(F.linear)(z, self.prototypes.weight)
+
+    @torch.no_grad()
+    def assign(self, view: int, z: Tensor, step: Step) -> Tensor:
+        """The soft assignments (B, K) of embeddings ``z`` (B, D), balanced over the batch and the queue of ``view``."""
+        queue = self.queue[view]  # (L, D), the newest first
+        since = step.index - self.params.queue_from_epoch * step.per_epoch
+        full = since * self.batch_size >= len(queue)  # then and only then its last row is not zero
+        past = queue.chunk(distributed.world_size())[distributed.rank()] if full else queue[:0]
+        q = sinkhorn(self.score(torch.cat([past, z])), self.params.epsilon, self.params.sinkhorn_iterations)
+        if since >= 0:
+            queue.copy_(torch.cat([distributed.gather(z), queue])[: len(queue)])
+        return q[-len(z) :]
+
+    def after_backward(self, step: Step) -> None:
+        if step.index < round(self.params.freeze_prototypes_epochs * step.per_epoch):
+            self.prototypes.weight.grad = None
+
+    def groups(self) -> list[Group]:
+        return [Group([(name, p) for name, p in self.named_parameters() if p.requires_grad])]
