@@ -67,7 +67,7 @@ def parse_crops(text: str) -> CropPlan:
         if not 8 <= size <= 2048:
             raise refuse(f"{size} px; between 8 and 2048 make sense")
         if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
-            raise refuse(f"scale {match[3]}-{match[4]} is not a range within (0, 1]")
+            raise refuse(f"scale {match[3][:20]}-{match[4][:20]} is not a range within (0, 1]")
         parts.append(Crops(count, size, scale))
     if len(parts) > 2:
         raise refuse(f"{len(parts)} groups; the first are global views, an optional second are local ones")

@@ -138,7 +138,11 @@ class RunSpec(Section):
 class _Dumper(yaml.SafeDumper):
     """Quotes words that YAML 1.1 takes for words and 1.2 for numbers, such as a folder named 1e5 or 08."""
 
+    def text(self, value: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"')
 
+
+_Dumper.add_representer(str, _Dumper.text)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+.0-9][-+.0-9eE]*$"), list("-+.0123456789"))
 
 
