@@ -1,0 +1,248 @@
+"""The shape of the code, read from its syntax trees: layers, sizes, forbidden things, what a command may import."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "sslctl"
+FILES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+# From the ground up: a file imports only what stands before it, or its own package.
+ORDER = """
+    errors files stop crops spec specfile schedule distributed data views backbones modules method methods optim
+    checkpoint run diagnostics engine estimate evaluate exchange visualize build cli __main__
+""".split()
+LIGHT = ["errors", "files", "stop", "crops", "spec", "specfile", "schedule"]
+HEAVY = {"torch", "torchvision", "timm", "numpy", "sklearn", "scipy", "matplotlib", "PIL", "safetensors"}
+CODE_FROM_FILES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+DECODERS_THAT_CRASH = {"decode_image", "decode_png", "read_image"}
+
+
+class Import(NamedTuple):
+    """``module`` (from the package's root where it is ours) on ``line``; ``lazy`` in a function or for types alone."""
+
+    module: str
+    line: int
+    lazy: bool
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {dotted(path): path for path in FILES}
+
+
+def show(path: Path, line: int | None = None) -> str:
+    return f"{path.relative_to(ROOT)}" + ("" if line is None else f":{line}")
+
+
+def imports(path: Path) -> Iterator[tuple[bool, Import]]:
+    """Every import in the file, with whether it is of the package itself."""
+    package = ["sslctl", *path.relative_to(PACKAGE).parts[:-1]]
+    lazy = {id(node) for outer in ast.walk(tree(path)) if _runs_later(outer) for node in ast.walk(outer)}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            own = name.split(".")[0] == "sslctl"
+            yield own, Import(_module_of(name) if own else name, node.lineno, id(node) in lazy)
+
+
+def _runs_later(node: ast.AST) -> bool:
+    for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    return for_types or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def _module_of(name: str) -> str:
+    """``sslctl.data.loader.Batch`` -> ``data.loader``: the longest part of the name that is a file."""
+    parts = name.split(".")[1:]
+    while parts and ".".join(parts) not in MODULES:
+        parts.pop()
+    return ".".join(parts) or "__init__"
+
+
+def unit(module: str) -> str:
+    return module.split(".")[0]
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_every_file_stands_in_the_order() -> None:
+    unknown = {unit(module) for module in MODULES} - set(ORDER) - {"__init__"}
+    assert not unknown, f"not in ORDER: {sorted(unknown)}; say between which layers they belong"
+
+
+def test_imports_point_only_upwards() -> None:
+    wrong = [
+        f"{show(path, found.line)} imports {found.module}"
+        for module, path in MODULES.items()
+        for own, found in imports(path)
+        if own and found.module != "__init__" and unit(found.module) != unit(module) and module != "__init__"
+        if ORDER.index(unit(found.module)) > ORDER.index(unit(module))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_cycles_within_a_package() -> None:
+    graph = {
+        module: {found.module for own, found in imports(path) if own and unit(found.module) == unit(module)} - {module}
+        for module, path in MODULES.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join([*trail[trail.index(module) :], module])
+        if module not in done:
+            for following in sorted(graph[module]):
+                visit(following, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_light_files_and_commands_import_nothing_heavy() -> None:
+    light = [MODULES[name] for name in LIGHT] + sorted((PACKAGE / "cli").glob("*.py"))
+    heavy_layers = set(ORDER[ORDER.index("distributed") : ORDER.index("cli")])
+    wrong = []
+    for path in light:
+        for own, found in imports(path):
+            name = unit(found.module)
+            if not found.lazy and ((own and name in heavy_layers) or (not own and name in HEAVY)):
+                wrong.append(
+                    f"{show(path, found.line)} imports {found.module}: move it into the function that needs it"
+                )
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_file_says_in_its_first_line_what_it_is() -> None:
+    wrong = [show(path) for path in [*FILES, *TESTS] if not re.match(r'"""\S.{8,}', path.read_text("utf-8"))]
+    assert not wrong, "no docstring in the first line of " + ", ".join(wrong)
+
+
+def test_files_and_functions_stay_readable() -> None:
+    wrong = []
+    for path in FILES:
+        lines = len(path.read_text("utf-8").splitlines())
+        most = 120 if path.parent == PACKAGE / "methods" else 250
+        if lines > most:
+            wrong.append(f"{show(path)} has {lines} lines, more than {most}")
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                # The options of a command are its signature, one a line: there the body alone counts.
+                start = node.body[0].lineno if path.parent.name == "cli" else node.lineno
+                length = (node.end_lineno or start) - start + 1
+                if length > 50:
+                    wrong.append(f"{show(path, node.lineno)} {node.name} has {length} lines, more than 50")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_file_is_a_drawer_for_everything() -> None:
+    drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert not [show(path) for path in FILES if drawers & set(path.relative_to(PACKAGE).with_suffix("").parts)]
+
+
+def test_nothing_from_outside_is_run_as_code() -> None:
+    wrong = []
+    for path in FILES:
+        for _, found in imports(path):
+            if unit(found.module) in CODE_FROM_FILES or found.module in ("torch.load", "torch.save", "torch.hub"):
+                wrong.append(f"{show(path, found.line)} imports {found.module}")
+        for name, call in calls(path):
+            where = f"{show(path, call.lineno)} {ast.unparse(call)[:60]}"
+            loader = ast.unparse(call.args[1]) if len(call.args) > 1 else ""
+            if name in ("eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load", "torch.save"):
+                wrong.append(where)
+            if name.startswith("torch.hub.") or name.split(".")[-1] in DECODERS_THAT_CRASH:
+                wrong.append(where)
+            if name.startswith("yaml.") and "load" in name and name != "yaml.safe_load" and loader != "_Loader":
+                wrong.append(where)
+            for keyword in call.keywords:
+                risky = keyword.arg in ("shell", "allow_pickle", "trust_remote_code")
+                if risky and ast.unparse(keyword.value) != "False":
+                    wrong.append(where)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_yaml_loader_is_a_safe_one() -> None:
+    import yaml
+
+    from sslctl.specfile import _Loader
+
+    assert issubclass(_Loader, yaml.SafeLoader)
+
+
+def test_only_the_output_of_the_command_line_prints() -> None:
+    wrong = [
+        show(path, call.lineno)
+        for path in FILES
+        if path != PACKAGE / "cli" / "output.py"
+        for name, call in calls(path)
+        if name in ("print", "sys.stdout.write", "sys.stderr.write", "typer.echo")
+    ]
+    assert not wrong, "prints outside cli/output.py: " + ", ".join(wrong)
+
+
+def test_what_is_imported_is_declared_and_the_core_stays_small() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    core = {re.split(r"[<>=\[]", word)[0].lower() for word in project["dependencies"]}
+    assert len(core) <= 12
+    extras = {
+        re.split(r"[<>=\[]", word)[0].lower() for words in project["optional-dependencies"].values() for word in words
+    }
+    names = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "umap": "umap-learn"}
+    wrong = []
+    for path in FILES:
+        for own, found in imports(path):
+            name = unit(found.module)
+            if own or name in sys.stdlib_module_names:
+                continue
+            package = names.get(name, name).lower()
+            if package not in core and not (package in extras and found.lazy):
+                wrong.append(f"{show(path, found.line)} imports {name}")
+    assert not wrong, "neither a dependency nor an extra imported where it is needed:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["pretrain", "--help"], ["knn", "--help"], ["pretrian"]])
+def test_answers_that_need_no_torch_import_none(words: list[str]) -> None:
+    code = (
+        "import sys; sys.argv = ['sslctl', *sys.argv[1:]]\n"
+        "from sslctl.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as e: code = e.code\n"
+        f"sys.stderr.write('\\nLOADED ' + ' '.join(sorted(set(sys.modules) & {HEAVY!r})))\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == (2 if words == ["pretrian"] else 0), done.stderr
+    assert done.stderr.splitlines()[-1] == "LOADED ", done.stderr
+    assert done.stdout or words == ["pretrian"]
