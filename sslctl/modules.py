@@ -128,7 +128,7 @@ def target_logs(q: Tensor) -> dict[str, Tensor]:
 
 
 class WeightNormed(nn.Module):
-    """A Linear without bias; its rows point along ``weight_v`` (K, D) and are ``weight_g`` (K, 1) long, at first one."""
+    """A Linear without bias; its rows point along ``weight_v`` (K, D), ``weight_g`` (K, 1) long, at first one."""
 
     def __init__(self, dim: int, out: int) -> None:
         super().__init__()

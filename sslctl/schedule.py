@@ -44,10 +44,12 @@ class Schedule(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _number(cls, data: Any) -> Any:
+    def _plain(cls, data: Any) -> Any:
         """A plain number is a constant, so that ``--set method.momentum=0.99`` works."""
         if isinstance(data, int | float) and not isinstance(data, bool):
             return {"base": data, "end": data, "shape": "constant"}
+        if isinstance(data, dict) and isinstance(data.get("milestones"), list):  # behind this, strictness refuses lists
+            return data | {"milestones": tuple(data["milestones"])}
         return data
 
     def at(self, step: Step) -> float:
