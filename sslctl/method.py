@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .errors import SpecError
 from .modules import Encoder
 from .schedule import Step
+from .views.augment import Views as Views
 from .views.recipe import ViewRecipe
 
 
@@ -35,19 +36,6 @@ class Facts(NamedTuple):
         if views < least:
             reason = f"{views} view of each image; this method compares {least} or more"
             raise SpecError(f"views.multi_crop: {reason}", "for example --multi-crop 2x96")
-
-
-class Views(NamedTuple):
-    """A batch: large ``globals`` and small ``locals``, each (B, C, H, W); ``index`` of the images in the set, (B,)."""
-
-    globals: list[Tensor]
-    locals: list[Tensor]
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
-    labels: Tensor | None = None
-
-    @property
-    def all(self) -> list[Tensor]:
-        return self.globals + self.locals
 
 
 class Output(NamedTuple):

@@ -1,0 +1,113 @@
+"""The views of a batch: crops per image in the workers, everything else here, in whole batches on the training device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data.loader import Batch
+from . import geometric, photometric
+from .keyed import uniforms
+from .photometric import on_device
+from .recipe import ViewPlan, ViewSpec
+
+# Bytes of float32 views worked on at once. A CPU's cache has to hold them and a few intermediates (4 MiB measured best
+# of 0.2-64); on an accelerator they bound the memory that augmentation takes.
+_PIECE = {"cpu": 4 << 20, "accelerator": 256 << 20}
+
+
+class Views(NamedTuple):
+    """A batch: large ``globals`` and small ``locals``, each (B, C, H, W); ``index`` of the images in the set, (B,)."""
+
+    globals: list[Tensor]
+    locals: list[Tensor]
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
+    labels: Tensor | None = None
+
+    @property
+    def all(self) -> list[Tensor]:
+        return self.globals + self.locals
+
+
+class Augment:
+    """The views of ``plan``; every number drawn is a function of (seed, epoch, index in the set, view, slot).
+
+    So neither the batch an image is in, nor workers, nor the device change its views, and there is no state to save.
+    """
+
+    def __init__(self, plan: ViewPlan, seed: int) -> None:
+        self.plan = plan
+        self.seed = seed
+        self._scale = np.array([view.scale for view in plan.all])
+        self._ratio = np.array([view.ratio for view in plan.all])
+        self._alike: dict[ViewSpec, list[int]] = {}  # views of one description go through the operations together
+        for position, view in enumerate(plan.all):
+            self._alike.setdefault(view, []).append(position)
+
+    def geometric(self, image: NDArray[np.uint8], epoch: int, index: int) -> list[Tensor]:
+        """The crops of one decoded ``image`` (H, W, 3), a uint8 (3, S, S) for every view."""
+        views = self.plan.all
+        u = uniforms(self.seed, epoch, index, np.arange(len(views)), geometric.SLOTS)
+        boxes = geometric.crop_boxes(u, *image.shape[:2], self._scale, self._ratio)
+        return [
+            geometric.crop(image, box, view.size, view.interpolation) for view, box in zip(views, boxes, strict=True)
+        ]
+
+    def __call__(self, batch: Batch, device: torch.device) -> Views:
+        """The views of ``batch`` on ``device``: float32 (B, 3, S, S), normalised."""
+        made: list[Tensor] = [torch.empty(0)] * len(self.plan.all)
+        images = None if batch.images is None else batch.images.to(device, non_blocking=True)
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for view, positions in self._alike.items():
+                for position, x in zip(positions, self._make(view, positions, batch, images, device), strict=True):
+                    made[position] = x
+        n = len(self.plan.globals)
+        labels = None if batch.labels is None else batch.labels.to(device, non_blocking=True)
+        return Views(made[:n], made[n:], batch.index.to(device, non_blocking=True), labels)
+
+    def _make(
+        self, view: ViewSpec, positions: list[int], batch: Batch, images: Tensor | None, device: torch.device
+    ) -> tuple[Tensor, ...]:
+        """The views at ``positions``, all of them ``view``."""
+        n = len(batch.index)
+        keys = (self.seed, batch.epoch.numpy(), batch.index.numpy(), np.array(positions)[:, None])
+        u = uniforms(*keys, geometric.SLOTS + photometric.SLOTS).reshape(len(positions) * n, -1)
+        draws = photometric.draw(view, u[:, geometric.SLOTS :])
+        rows = photometric.batching_order(draws)
+        draws = draws.take(rows)
+
+        pixels: Callable[[NDArray[np.int64]], Tensor]
+        if images is None:
+            crops = torch.cat([batch.crops[p].to(device, non_blocking=True) for p in positions])
+            largest = view.size**2
+
+            def pixels(part: NDArray[np.int64]) -> Tensor:
+                return crops.index_select(0, on_device(part, device)).float()
+        else:
+            whole = images
+            height, width = whole.shape[2:]
+            boxes = geometric.crop_boxes(u[:, : geometric.SLOTS], height, width, view.scale, view.ratio)
+            largest = max(view.size, height) * max(view.size, width)
+
+            def pixels(part: NDArray[np.int64]) -> Tensor:
+                of = whole.index_select(0, on_device(part % n, device))
+                return geometric.crop_batch(of, on_device(boxes[part], device), view.size, view.interpolation)
+
+        mean, std = (on_device(np.float32(x) * 255, device)[:, None, None] for x in (self.plan.mean, self.plan.std))
+        out = torch.empty(len(positions) * n, 3, view.size, view.size, device=device)
+        for piece in _pieces(len(out), 12 * largest, device):
+            x = photometric.apply(pixels(rows[piece]), view, draws.take(piece))
+            out.index_copy_(0, on_device(rows[piece], device), x.sub_(mean).div_(std))
+        return out.unflatten(0, (len(positions), n)).unbind(0)
+
+
+def _pieces(n: int, item_bytes: int, device: torch.device) -> Iterator[slice]:
+    budget = _PIECE["cpu"] * torch.get_num_threads() if device.type == "cpu" else _PIECE["accelerator"]
+    step = max(1, budget // item_bytes)
+    for start in range(0, n, step):
+        yield slice(start, min(n, start + step))
