@@ -1,0 +1,25 @@
+"""What a score has to beat: the pixels themselves, and the same network with random weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones import Backbone, build_backbone
+from ..spec import BackboneSpec
+
+PIXELS = 32  # px; images are resized to 32x32 before their pixels are compared
+
+
+class Pixels(nn.Module):
+    """The normalised pixels as they are: (B, 3, S, S) -> (B, 3 S S)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+def random_backbone(spec: BackboneSpec, image_size: int, seed: int = 0) -> Backbone:
+    """The backbone of ``spec`` as it is before any training; the global generator is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build_backbone(spec, image_size).eval().requires_grad_(False)

@@ -1,0 +1,57 @@
+"""Numbers as pictures: colour maps, overlays, dimmed outsides, and sheets of labelled tiles."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from ..files import write_atomically
+
+Picture = NDArray[np.uint8]  # (h, w, 3)
+GAP, CAPTION = 4, 14  # px
+
+
+def colour(values: NDArray[np.floating], name: str = "inferno") -> Picture:
+    """``values`` (h, w), from their least to their largest, in the colours of matplotlib's map ``name``."""
+    low, high = float(values.min()), float(values.max())
+    share = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    rgba: NDArray[np.float64] = matplotlib.colormaps[name](share)
+    return np.rint(255 * rgba[..., :3]).astype(np.uint8)
+
+
+def blend(image: Picture, over: Picture, weight: float = 0.6) -> Picture:
+    return np.rint((1 - weight) * image + weight * over).astype(np.uint8)
+
+
+def dim(image: Picture, keep: NDArray[np.bool_], light: float = 0.25) -> Picture:
+    """``image`` as it is where ``keep`` (h, w) holds, dark elsewhere."""
+    return np.where(keep[..., None], image, (light * image).astype(np.uint8))
+
+
+def sheet(tiles: Sequence[tuple[str, Picture]], columns: int) -> Picture:
+    """Pictures of one size in rows, each with its caption, on white."""
+    height, width = tiles[0][1].shape[:2]
+    columns = min(columns, len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    page = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + GAP + CAPTION) + GAP), "white")
+    draw = ImageDraw.Draw(page)
+    for i, (caption, tile) in enumerate(tiles):
+        left, top = GAP + i % columns * (width + GAP), GAP + i // columns * (height + GAP + CAPTION)
+        draw.text((left, top), caption, fill="black")
+        page.paste(Image.fromarray(tile), (left, top + CAPTION))
+    return np.asarray(page)
+
+
+def save(picture: Picture, path: Path) -> Path:
+    """``picture`` as a PNG; MachineError where the disk refuses."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())
+    return path

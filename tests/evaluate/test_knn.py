@@ -1,0 +1,119 @@
+"""kNN: DINO's votes and top-1/top-5 exactly, any number of classes and images, bounded memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+
+from sslctl.errors import DataError, SpecError
+from sslctl.evaluate.features import Features
+from sslctl.evaluate.knn import _largest, knn, neighbours, vote
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+KS = [1, 3, 10, 20, 100, 200]
+
+
+def features(x: Tensor, labels: Tensor, classes: int | None = None) -> Features:
+    names = [f"c{i}" for i in range(classes or int(labels.max()) + 1)]
+    return Features(x, labels, torch.arange(len(x)), names, [], "set", "0")
+
+
+def clustered(n: int, classes: int, seed: int, noise: float = 1.0) -> Features:
+    centres = torch.randn(classes, 12, generator=torch.Generator().manual_seed(99))
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, classes, (n,), generator=g)
+    return features(centres[labels] + noise * torch.randn(n, 12, generator=g), labels, classes)
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Tensor]:
+    return load_file(GOLDEN / "dino_knn.safetensors")
+
+
+@pytest.mark.parametrize("k", KS)
+def test_votes_are_those_of_the_reference(golden: dict[str, Tensor], k: int) -> None:
+    train, test = golden["train_features"], golden["test_features"]
+    parts = list(neighbours(train, test, max(KS), budget=70 * len(train) * 8))
+    assert [len(s) for s, _ in parts] == [70, 70, 70, 40]
+    similarity, index = (torch.cat(part) for part in zip(*parts, strict=True))
+    votes = vote(similarity[:, :k], golden["train_labels"][index[:, :k]], 10, 0.07)
+    scaled = votes * (similarity[:, :1] / 0.07).exp()  # ours are relative to the nearest neighbour
+    torch.testing.assert_close(scaled, golden[f"k{k}.votes_reference"], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("budget", [1, 1 << 15, 1 << 26])
+def test_top1_and_top5_are_those_of_dino_for_all_k_in_one_pass(golden: dict[str, Tensor], budget: int) -> None:
+    train = features(golden["train_features"], golden["train_labels"])
+    test = features(golden["test_features"], golden["test_labels"])
+    for k, score in zip(KS, knn(train, test, KS, [0.07], budget), strict=True):
+        top1, top5 = golden[f"k{k}.top1_top5_percent"].tolist()
+        assert (100 * score.top1, 100 * score.top5) == pytest.approx((top1, top5), abs=1e-9)
+        assert score.protocol == {"name": "knn", "k": k, "temperature": 0.07}
+        assert (score.n_train, score.n_test, score.classes) == (400, 250, 10)
+
+
+def test_agrees_with_scikit_learn() -> None:
+    train, test = clustered(300, 7, 0, 2.0), clustered(90, 7, 1, 2.0)
+    (score,) = knn(train, test, [15], [0.5])
+    model = KNeighborsClassifier(15, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.5))
+    expected = model.fit(train.x, train.labels).score(test.x, test.labels)
+    assert 0.3 < score.top1 < 0.99
+    assert score.top1 == pytest.approx(expected)
+
+
+def test_temperatures_and_ks_are_a_grid_in_the_order_given() -> None:
+    train, test = clustered(200, 5, 0, 3.0), clustered(50, 5, 1, 3.0)
+    scores = knn(train, test, [20, 5], [1.0, 0.01])
+    assert [(s.protocol["k"], s.protocol["temperature"]) for s in scores] == [
+        (20, 1.0),
+        (20, 0.01),
+        (5, 1.0),
+        (5, 0.01),
+    ]
+    nearest = knn(train, test, [1], [1.0])[0]
+    assert scores[1].top1 == pytest.approx(nearest.top1, abs=0.05)  # a low temperature listens to the nearest alone
+    assert len({s.top1 for s in scores}) > 1
+
+
+def test_a_tiny_temperature_does_not_overflow() -> None:
+    train, test = clustered(200, 5, 0), clustered(50, 5, 1)
+    assert knn(train, test, [10], [1e-6])[0].top1 == knn(train, test, [1], [0.07])[0].top1
+
+
+def test_few_images_few_classes_and_a_k_above_them() -> None:
+    train, test = clustered(6, 2, 3, 0.1), clustered(3, 2, 4, 0.1)
+    score = knn(train, test, [200], [0.07])[0]
+    assert score.protocol["k"] == 6
+    assert "k 200 is more than the 6 training images" in score.notes[0]
+    assert score.top5 == 1.0  # two classes: both are among the first five
+
+
+@pytest.mark.parametrize("n", [64, 5000, 6401])
+def test_search_by_blocks_finds_the_largest(n: int) -> None:
+    x = torch.randn(5, n, generator=torch.Generator().manual_seed(n))
+    values, index = _largest(x, 20)
+    expected = x.topk(20, 1)
+    torch.testing.assert_close(values, expected.values, rtol=0, atol=0)
+    torch.testing.assert_close(x.gather(1, index), expected.values, rtol=0, atol=0)
+
+
+def test_what_is_no_experiment_is_refused() -> None:
+    train, test = clustered(20, 3, 0), clustered(10, 3, 1)
+    with pytest.raises(SpecError, match="must be positive"):
+        knn(train, test, [0], [0.07])
+    with pytest.raises(SpecError, match="must be positive"):
+        knn(train, test, [1], [0.0])
+    with pytest.raises(DataError, match="no labels"):
+        knn(train, features(test.x, torch.full((10,), -1), 3), [1], [0.07])
+    with pytest.raises(DataError, match="not the same"):
+        knn(train, features(test.x, test.labels, 4), [1], [0.07])
+    with pytest.raises(DataError, match="12 and 5 numbers"):
+        knn(train, features(test.x[:, :5], test.labels, 3), [1], [0.07])
+    with pytest.raises(DataError, match="single class"):
+        knn(features(train.x, train.labels * 0, 1), features(test.x, test.labels * 0, 1), [1], [0.07])
