@@ -1,0 +1,225 @@
+"""Batches of views in the order of the run: files decoded and cropped in workers, arrays straight from memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+
+from ..errors import DataError, MachineError, SslctlError
+from .order import Key, StepKeys
+from .source import Source
+from .unreadable import check_bad, next_readable, nothing_readable
+
+Geometric = Callable[[np.ndarray, int, int], list[Tensor]]
+
+_STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+
+class Batch(NamedTuple):
+    """One step's part of this process. ``crops`` or ``images`` is filled, never both."""
+
+    index: Tensor  # type: ignore[assignment]  # int64 (B,), position in the source as the order has it
+    epoch: Tensor  # int64 (B,)
+    crops: list[Tensor]  # per view uint8 (B, 3, S, S); [] where images is given
+    images: Tensor | None  # uint8 (B, 3, H, W), strides channels-last: geometric part still to do
+    labels: Tensor | None  # int64 (B,), of the image really used
+    bad: list[tuple[int, str]]  # unreadable images met: (index, reason); the next readable one took their place
+
+
+class Loader:
+    """The batches of steps ``start_step`` to before ``total_steps``; content and order do not depend on ``workers``.
+
+    ``geometric(image, epoch, index)`` makes the crops of one image; sources that are in memory do without it and
+    without workers. ``batch_size`` is global, this process gets ``batch_size / world_size`` images a step.
+    Raises DataError where an epoch has not a single batch, where nothing can be read, and on the first unreadable
+    image with ``fail_on_bad``; MachineError where a worker dies or shared memory runs out.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        geometric: Geometric | None,
+        *,
+        batch_size: int,
+        seed: int,
+        start_step: int,
+        total_steps: int,
+        workers: int,
+        rank: int = 0,
+        world_size: int = 1,
+        fail_on_bad: bool = False,
+        pin_memory: bool = False,
+    ) -> None:
+        if len(source) < batch_size:
+            raise DataError(
+                f"{source.name} has {len(source)} images, fewer than one batch of {batch_size}",
+                f"--batch-size {len(source)} or less",
+            )
+        if source.array is None and geometric is None:
+            raise ValueError("a source that is not in memory needs its crops made by geometric")
+        self.source, self.geometric, self.workers = source, geometric, workers
+        self.fail_on_bad, self.pin_memory = fail_on_bad, pin_memory
+        self.steps_per_epoch = len(source) // batch_size
+        self.keys = StepKeys(
+            len(source),
+            batch_size=batch_size,
+            seed=seed,
+            start_step=start_step,
+            total_steps=total_steps,
+            rank=rank,
+            world_size=world_size,
+        )
+        self._running: Any = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = self._from_memory() if self.source.array is not None else self._from_files()
+        for batch in batches:
+            if self.fail_on_bad:
+                check_bad(self.source, dict(batch.bad), fail=True, limit=0)
+            yield batch
+
+    def close(self) -> None:
+        """Ends the workers, also those that hang in a read."""
+        running, self._running = self._running, None
+        processes = list(getattr(running, "_workers", []))
+        if processes:
+            running._shutdown_workers()
+        for process in processes:
+            if process.is_alive():  # SIGTERM is ignored there
+                process.kill()
+
+    def _from_memory(self) -> Iterator[Batch]:
+        array, bad = self.source.array, self.source.bad
+        assert array is not None
+        if len(bad) == len(self.source):
+            raise nothing_readable(self.source, bad)
+        for keys in self.keys:
+            met: list[tuple[int, str]] = []
+            used = []
+            for _, index in keys:
+                while index in bad:
+                    met.append((index, bad[index]))
+                    index = (index + 1) % len(array)
+                used.append(index)
+            images = torch.from_numpy(array[used]).permute(0, 3, 1, 2)
+            yield _batch(self.source, keys, used, [], images, met)
+
+    def _from_files(self) -> Iterator[Batch]:
+        if not len(self.keys):
+            return
+        assert self.geometric is not None
+        reading = torch.full((max(1, self.workers), 2), -1)  # per worker: process id, index in hand
+        reading.share_memory_()  # type: ignore[no-untyped-call]
+        loader = DataLoader(
+            _Reader(self.source, self.geometric, reading),
+            batch_sampler=self.keys,
+            num_workers=self.workers,
+            collate_fn=_as_is,
+            worker_init_fn=_start_worker,
+            persistent_workers=self.workers > 0,
+            pin_memory=self.pin_memory,
+            generator=torch.Generator(),  # else starting it would move torch's global one
+        )
+        batches = self._start(loader)
+        try:
+            for _ in range(len(self.keys)):
+                try:
+                    batch = next(batches)
+                except (RuntimeError, OSError, EOFError) as e:
+                    raise (_machine_error(e, reading, self.source) or e) from e
+                if isinstance(batch, SslctlError):
+                    raise batch
+                yield batch
+        finally:
+            self.close()
+
+    def _start(self, loader: DataLoader[Any]) -> Iterator[Any]:
+        """Starts the workers. Their death shows at the next batch, not in a signal handler in the midst of anything."""
+        child = getattr(signal, "SIGCHLD", None)
+        before = None if child is None else signal.getsignal(child)
+        self._running = iter(loader)
+        if child is not None and signal.getsignal(child) is not before:
+            signal.signal(child, before)
+        return iter(self._running)
+
+
+class _Reader(Dataset[Any]):
+    """A whole batch at a time: reads, crops, stacks per view into shared memory."""
+
+    def __init__(self, source: Source, geometric: Geometric, reading: Tensor) -> None:
+        self.source, self.geometric, self.reading = source, geometric, reading
+
+    def __getitems__(self, keys: list[Key]) -> Batch | SslctlError:
+        worker = get_worker_info()
+        mine = self.reading[worker.id if worker is not None else 0]
+        mine[0] = os.getpid()
+        crops, used, bad = [], [], []
+        try:
+            for epoch, index in keys:
+                mine[1] = index
+                at, image, before = next_readable(self.source, index)
+                crops.append(self.geometric(image, epoch, index))
+                used.append(at)
+                bad += before
+        except SslctlError as e:  # as a value: torch would wrap it into a traceback
+            return e
+        mine[1] = -1
+        views = [default_collate(list(view)) for view in zip(*crops, strict=True)]
+        return _batch(self.source, keys, used, views, None, bad)
+
+
+def _batch(
+    source: Source,
+    keys: list[Key],
+    used: list[int],
+    crops: list[Tensor],
+    images: Tensor | None,
+    bad: list[tuple[int, str]],
+) -> Batch:
+    labels = None if source.labels is None else torch.from_numpy(source.labels[used])
+    epoch, index = torch.tensor(keys, dtype=torch.int64).unbind(1)
+    return Batch(index.clone(), epoch.clone(), crops, images, labels, bad)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    for name in _STOP_SIGNALS:  # sent to the whole process group; the main process decides what they mean
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def _machine_error(e: Exception, reading: Tensor, source: Source) -> MachineError | None:
+    """What the death of a worker looks like from outside, in words; None where ``e`` is something else."""
+    text = str(e)
+    if "Bus error" in text or "No space left on device" in text or "shared memory" in text:
+        return MachineError(
+            "the loader ran out of shared memory (/dev/shm)", "give it more (docker run --shm-size 8g), or --workers 0"
+        )
+    if text.startswith("Caught "):  # an exception of our own code inside a worker
+        return None
+    dead = re.search(r"pid(?:\(s\))? ([\d, ]+)", text)
+    if dead is None and isinstance(e, RuntimeError):
+        return None
+    pids = {int(pid) for pid in re.findall(r"\d+", dead[1])} if dead else set()
+    lost = [(worker, pid, i) for worker, (pid, i) in enumerate(reading.tolist()) if pid in pids]
+    names = "; ".join(
+        f"worker {worker} (process {pid})" + (f" while reading {source.item_name(i)}" if i >= 0 else "")
+        for worker, pid, i in lost
+    )
+    cause = text.partition("killed by signal: ")[2].partition(".")[0]
+    return MachineError(
+        f"a loader process died{f' ({cause})' if cause else ''}: {names or 'which one is not known'}",
+        "look for the out-of-memory killer in dmesg; fewer --workers need less memory; the same command goes on",
+    )

@@ -1,0 +1,141 @@
+"""What a person writes after --data → the images: folder, list, array pack, name of a public set, or demo."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from ..errors import DataError, closest
+from ..spec import DataSpec
+from . import arrays, listing
+from .decode import EXTENSIONS
+from .demo import DEMOS, open_demo
+from .folder import Split, folder_parts, open_folder
+from .memory import in_memory
+from .public import PUBLIC, open_public, public_name
+from .source import Source, align_labels, printable
+from .unreadable import check_bad, check_some_readable
+
+KINDS = "a folder of images, a list (.txt .csv .tsv), an array pack (.npz .safetensors), demo, or a public set"
+
+
+def open_source(path: str, *, split: Split = "train", download: bool = False, labelled: bool = True) -> Source:
+    """The images that ``path`` means; of a set that has a part of its own for evaluation, the part ``split``.
+
+    What exists on disk goes before a name: ``./demo`` is a folder wherever there is one. ``labelled=False`` says that
+    labels do not matter, so that stl10 gives its 105 000 images to train on instead of the 5 000 with labels.
+    Raises DataError, and MachineError where a public set cannot be fetched.
+    """
+    path = os.path.expanduser(path)
+    name = public_name(path)
+    if os.path.isdir(path):
+        source: Source = open_folder(path, split)
+    elif os.path.exists(path):
+        source = _open_file(path, split)
+    elif path in DEMOS:
+        return open_demo(path, split)
+    elif name is not None:
+        return open_public(name, split, download=download, labelled=labelled)
+    else:
+        raise _missing(path)
+    if path in DEMOS or name is not None:
+        source.notes.append(f"'{path}' exists here and is used, not the set of that name")
+    return source
+
+
+def split_source(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
+    """The images in two parts, the second with about ``fraction`` of them: of every class where there are labels.
+
+    Depends on the seed and the set alone. A class of two or more images has some in both parts. Raises DataError for
+    a single image.
+    """
+    n = len(source)
+    if n < 2:
+        raise DataError(f"{source.name} has {n} image, too few to split", "give evaluation images with --val-data")
+    shuffled = np.random.default_rng([seed, n]).permutation(n)
+    groups = [shuffled]
+    if source.labels is not None:
+        groups = [shuffled[source.labels[shuffled] == label] for label in range(len(source.classes))]
+    kept = np.concatenate([group[: _share(len(group), fraction)] for group in groups])
+    if len(kept) == 0:  # every class has one image
+        kept = shuffled[: _share(n, fraction)]
+    val = np.zeros(n, bool)
+    val[kept] = True
+    return source.take(np.flatnonzero(~val)), source.take(np.flatnonzero(val))
+
+
+def open_pair(spec: DataSpec, seed: int, *, labelled: bool = True) -> tuple[Source, Source]:
+    """The images to train on and those for evaluation: ``spec.val``, or the set's own part, or a seeded share of it.
+
+    Both are held in memory as ``spec.in_memory`` says, and labels of both index the same classes, matched by name.
+    With ``labelled=False`` labels that do not match are no error: the training set then goes without.
+    Raises DataError, and MachineError where a public set cannot be fetched.
+    """
+    train = open_source(spec.path, download=spec.download, labelled=labelled)
+    if spec.val is not None:
+        val = open_source(spec.val, split="val", download=spec.download)
+    elif has_own_val(spec.path):
+        val = open_source(spec.path, split="val", download=spec.download)
+    else:
+        train, val = split_source(train, spec.val_fraction, seed)
+    if train.labels is not None and val.labels is not None:
+        try:
+            val = align_labels(val, train)
+        except DataError as e:
+            if labelled:
+                raise
+            train.labels, train.classes = None, []
+            train.notes.append(f"training labels are left out: {e.message}")
+    return _prepare(train, spec), _prepare(val, spec)
+
+
+def has_own_val(path: str) -> bool:
+    """Whether what ``path`` means has a part of its own for evaluation."""
+    path = os.path.expanduser(path)
+    if os.path.isdir(path):
+        return folder_parts(path) is not None
+    if os.path.exists(path):
+        return path.lower().endswith(arrays.EXTENSIONS) and arrays.pack_has_parts(path)
+    name = public_name(path)
+    return path in DEMOS or (name is not None and bool(PUBLIC[name].val))
+
+
+def _prepare(source: Source, spec: DataSpec) -> Source:
+    source = in_memory(source, spec.in_memory)
+    if source.array is None:
+        check_some_readable(source)
+    check_bad(source, source.bad, fail=spec.bad_images == "fail", limit=spec.bad_limit)
+    return source
+
+
+def _share(n: int, fraction: float) -> int:
+    """About ``fraction`` of ``n``, leaving at least one on either side where there are two."""
+    return min(max(1, round(n * fraction)), n - 1) if n > 1 else 0
+
+
+def _open_file(path: str, split: Split) -> Source:
+    extension = os.path.splitext(path)[1].lower()
+    if extension in arrays.EXTENSIONS:
+        return arrays.open_pack(path, split)
+    if extension in listing.EXTENSIONS:
+        return listing.open_listing(path)
+    hint = f"give {KINDS}"
+    if extension in EXTENSIONS:
+        hint = f"give the folder it lies in: {printable(os.path.dirname(path) or '.')}"
+    elif extension in (".tar", ".zip", ".tgz", ".gz", ".7z", ".rar"):
+        hint = "unpack it and give the folder"
+    raise DataError(f"{printable(path)} is a file of no kind that --data takes", hint)
+
+
+def _missing(path: str) -> DataError:
+    folder, word = os.path.split(path.rstrip("/"))
+    try:
+        neighbours = [os.path.join(folder, name) for name in os.listdir(folder or ".") if not name.startswith(".")]
+    except OSError:
+        neighbours = []
+    names = [] if folder else [*DEMOS, *PUBLIC]
+    guess = closest(os.path.join(folder, word), [printable(name) for name in neighbours] + names)
+    if folder and not os.path.isdir(folder):
+        guess = f", nor does its folder {printable(folder)}"
+    return DataError(f"--data {printable(path)!r} does not exist{guess}", f"give {KINDS} ({', '.join(PUBLIC)})")
