@@ -1,4 +1,4 @@
-"""The views of a batch: crops per image in the workers, everything else here, in whole batches on the training device."""
+"""The views of a batch: crops per image in the workers, the rest here, in whole batches on the training device."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .keyed import uniforms
 from .photometric import on_device
 from .recipe import ViewPlan, ViewSpec
 
-# Bytes of float32 views worked on at once. A CPU's cache has to hold them and a few intermediates (4 MiB measured best
-# of 0.2-64); on an accelerator they bound the memory that augmentation takes.
-_PIECE = {"cpu": 4 << 20, "accelerator": 256 << 20}
+# Bytes of float32 views worked on at once. A CPU's cache has to hold them and a few intermediates (2 MiB measured best
+# of 1, 2, 4 and 8); on an accelerator they bound the memory that augmentation takes.
+_PIECE = {"cpu": 2 << 20, "accelerator": 256 << 20}
 
 
 class Views(NamedTuple):
@@ -53,7 +53,8 @@ class Augment:
         """The crops of one decoded ``image`` (H, W, 3), a uint8 (3, S, S) for every view."""
         views = self.plan.all
         u = uniforms(self.seed, epoch, index, np.arange(len(views)), geometric.SLOTS)
-        boxes = geometric.crop_boxes(u, *image.shape[:2], self._scale, self._ratio)
+        height, width = image.shape[:2]
+        boxes = geometric.crop_boxes(u, height, width, self._scale, self._ratio)
         return [
             geometric.crop(image, box, view.size, view.interpolation) for view, box in zip(views, boxes, strict=True)
         ]
@@ -61,7 +62,7 @@ class Augment:
     def __call__(self, batch: Batch, device: torch.device) -> Views:
         """The views of ``batch`` on ``device``: float32 (B, 3, S, S), normalised."""
         made: list[Tensor] = [torch.empty(0)] * len(self.plan.all)
-        images = None if batch.images is None else batch.images.to(device, non_blocking=True)
+        images = None if batch.images is None else batch.images.to(device, non_blocking=True).contiguous()
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             for view, positions in self._alike.items():
                 for position, x in zip(positions, self._make(view, positions, batch, images, device), strict=True):
@@ -72,7 +73,7 @@ class Augment:
 
     def _make(
         self, view: ViewSpec, positions: list[int], batch: Batch, images: Tensor | None, device: torch.device
-    ) -> tuple[Tensor, ...]:
+    ) -> list[Tensor]:
         """The views at ``positions``, all of them ``view``."""
         n = len(batch.index)
         keys = (self.seed, batch.epoch.numpy(), batch.index.numpy(), np.array(positions)[:, None])
@@ -81,29 +82,31 @@ class Augment:
         rows = photometric.batching_order(draws)
         draws = draws.take(rows)
 
-        pixels: Callable[[NDArray[np.int64]], Tensor]
+        pixels: Callable[[slice], Tensor]
         if images is None:
             crops = torch.cat([batch.crops[p].to(device, non_blocking=True) for p in positions])
             largest = view.size**2
 
-            def pixels(part: NDArray[np.int64]) -> Tensor:
-                return crops.index_select(0, on_device(part, device)).float()
+            def pixels(piece: slice) -> Tensor:
+                x = crops.index_select(0, on_device(rows[piece], device))
+                return photometric.flip(x, draws.flip[piece]).float()
         else:
             whole = images
             height, width = whole.shape[2:]
-            boxes = geometric.crop_boxes(u[:, : geometric.SLOTS], height, width, view.scale, view.ratio)
+            boxes = geometric.crop_boxes(u[rows, : geometric.SLOTS], height, width, view.scale, view.ratio)
             largest = max(view.size, height) * max(view.size, width)
 
-            def pixels(part: NDArray[np.int64]) -> Tensor:
-                of = whole.index_select(0, on_device(part % n, device))
-                return geometric.crop_batch(of, on_device(boxes[part], device), view.size, view.interpolation)
+            def pixels(piece: slice) -> Tensor:
+                x = whole.index_select(0, on_device(rows[piece] % n, device))
+                box, flip = on_device(boxes[piece], device), on_device(draws.flip[piece], device)
+                return geometric.crop_batch(x, box, flip, view.size, view.interpolation)
 
-        mean, std = (on_device(np.float32(x) * 255, device)[:, None, None] for x in (self.plan.mean, self.plan.std))
+        mean, std = (on_device(np.array(x, np.float32) * 255, device) for x in (self.plan.mean, self.plan.std))
         out = torch.empty(len(positions) * n, 3, view.size, view.size, device=device)
         for piece in _pieces(len(out), 12 * largest, device):
-            x = photometric.apply(pixels(rows[piece]), view, draws.take(piece))
-            out.index_copy_(0, on_device(rows[piece], device), x.sub_(mean).div_(std))
-        return out.unflatten(0, (len(positions), n)).unbind(0)
+            x = photometric.apply(pixels(piece), view, draws.take(piece))
+            out.index_copy_(0, on_device(rows[piece], device), x.sub_(mean[:, None, None]).div_(std[:, None, None]))
+        return [out[i : i + n] for i in range(0, len(out), n)]
 
 
 def _pieces(n: int, item_bytes: int, device: torch.device) -> Iterator[slice]:

@@ -64,35 +64,46 @@ def crop(image: NDArray[np.uint8], box: NDArray[np.int64], size: int, interpolat
     return resize(image[top : top + height, left : left + width], size, size, interpolation)
 
 
-def crop_batch(images: Tensor, boxes: Tensor, size: int, interpolation: Interpolation) -> Tensor:
-    """A box of every image: ``images`` uint8 (B, 3, H, W), ``boxes`` (B, 4) -> whole grey levels, float32 (B, 3, S, S).
+def crop_batch(images: Tensor, boxes: Tensor, flip: Tensor, size: int, interpolation: Interpolation) -> Tensor:
+    """The box of every image, resized, and mirrored where ``flip``; on any device.
 
-    On any device: two products with resize matrices, rounded and clamped after each as Pillow does. Within one grey
-    level of Pillow's resize of the box.
+    ``images`` uint8 (B, 3, H, W), ``boxes`` (B, 4), ``flip`` (B,) 0 or 1 -> float32 (B, 3, size, size) of whole grey
+    levels. Two products with resize matrices, rounded and clamped after each as Pillow does: within one grey level of
+    Pillow's resize of the box.
     """
     top, left, height, width = boxes.float().unbind(1)
-    b, _, source_h, source_w = images.shape
-    across = resize_matrices(left, width, source_w, size, interpolation)
-    down = resize_matrices(top, height, source_h, size, interpolation)
-    rows = images.float().reshape(b, 3 * source_h, source_w)
-    x = _grey_levels(torch.bmm(rows, across.transpose(1, 2)))  # (B, 3·H, S)
-    return _grey_levels(torch.matmul(down[:, None], x.view(b, 3, source_h, size)))
+    down = resize_matrices(top, height, images.shape[2], size, interpolation)
+    across = resize_matrices(left, width, images.shape[3], size, interpolation, flip)
+    return resample(images, down, across)
 
 
-def resize_matrices(start: Tensor, length: Tensor, source: int, size: int, interpolation: Interpolation) -> Tensor:
+def resample(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """``images`` (B, 3, H, W) by their matrices (B, h, H) and (B, w, W), as whole grey levels float32 (B, 3, h, w)."""
+    b, c, height, width = images.shape
+    rows = images.float().reshape(b, c * height, width)
+    x = _grey_levels(torch.bmm(rows, across.transpose(1, 2)))  # (B, 3·H, w)
+    return _grey_levels(torch.matmul(down[:, None], x.view(b, c, height, -1)))
+
+
+def resize_matrices(
+    start: Tensor, length: Tensor, source: int, size: int, interpolation: Interpolation, flip: Tensor | None = None
+) -> Tensor:
     """(B, size, source): each row averages pixels ``start`` … ``start + length - 1`` into one of ``size`` samples.
 
     Pillow's antialiased filters: a triangle, or Keys' cubic with a = -1/2, widened by the factor of reduction, cut at
-    the box and normalised.
+    the box and normalised. Where ``flip`` is 1 the samples run backwards.
     """
     start, length = start[:, None, None], length[:, None, None]
     pixel = torch.arange(source, device=start.device, dtype=torch.float32) + 0.5
     sample = torch.arange(size, device=start.device, dtype=torch.float32)[:, None] + 0.5
+    if flip is not None:
+        backwards = flip.float()[:, None, None]
+        sample = sample * (1 - 2 * backwards) + size * backwards
     step = length / size
     wide = step.clamp(min=1)
     distance = (pixel / wide - (start + sample * step) / wide).abs_()
     inside = (pixel > start) & (pixel < start + length)
-    weight = _FILTERS[interpolation](distance).mul_(inside)
+    weight = _FILTERS[interpolation](distance).mul_(inside.float())
     return weight.div_(weight.sum(-1, keepdim=True))
 
 

@@ -1,32 +1,14 @@
-"""Random numbers by counter: a pure function of (seed, epoch, index, view, slot), with no generator to save or share."""
+"""Random numbers by counter: a pure function of (seed, epoch, index, view, slot); no generator to save or share."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Word = TypeVar("Word", int, NDArray[np.uint64])  # 64 bits: one number, or an array of them
-
 _STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: consecutive counters lie far apart
 _ALL = (1 << 64) - 1
-
-
-def _mix(x: Word) -> Word:
-    """splitmix64's finaliser: a bijection of 64 bits in which every bit in moves half the bits out."""
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _ALL
-    x = (x ^ x >> 27) * 0x94D049BB133111EB & _ALL
-    return x ^ x >> 31
-
-
-def _fold(state: int | NDArray[np.uint64], value: ArrayLike) -> int | NDArray[np.uint64]:
-    """The state after one more word of the key; plain integers stay plain, an array's overhead costs more than they do."""
-    start = (state * 3 + _STEP) & _ALL
-    if np.ndim(value) == 0 and isinstance(start, int):
-        return _mix((start + int(value)) & _ALL)  # type: ignore[arg-type]
-    words = np.atleast_1d(np.asarray(value, np.int64)).view(np.uint64)
-    return _mix(words + np.uint64(start) if isinstance(start, int) else words + start)
 
 
 def uniforms(
@@ -40,9 +22,21 @@ def uniforms(
     A key's numbers are those of splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
     generators"); the state they start from is the key, folded in word by word through the same bijection.
     """
-    state: int | NDArray[np.uint64] = 0
+    state: Any = 0  # stays a plain int while words are: for one image, numpy's overhead would cost more than the rest
     for word in (seed, epoch, index, view):
-        state = _fold(state, word)
+        state = _mix((state * 3 + _STEP & _ALL) + _bits(word) & _ALL)
     counters = np.arange(first + 1, first + n + 1, dtype=np.uint64) * np.uint64(_STEP)
-    bits = _mix(np.asarray(state, np.uint64)[..., None] + counters) >> np.uint64(11)
-    return bits * 2.0**-53
+    high_bits: NDArray[np.uint64] = _mix(np.asarray(state, np.uint64)[..., None] + counters) >> np.uint64(11)
+    return high_bits.astype(np.float64) * 2.0**-53
+
+
+def _mix(x: Any) -> Any:
+    """splitmix64's finaliser, of an int or a uint64 array: a bijection; every bit in moves about half the bits out."""
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _ALL
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & _ALL
+    return x ^ x >> 31
+
+
+def _bits(value: ArrayLike) -> Any:
+    numbers = np.asarray(value, np.int64)
+    return numbers.view(np.uint64) if numbers.ndim else int(numbers) & _ALL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from .recipe import ViewSpec
 
 Flags = NDArray[np.bool_]
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 SLOTS = 11  # uniform numbers of a view, in the order in which draw() takes them
@@ -37,7 +37,7 @@ class Draws(NamedTuple):
     solarize: Flags
 
     def take(self, rows: NDArray[np.int64] | slice) -> Draws:
-        return Draws(*(part[rows] for part in self))
+        return Draws._make(part[rows] for part in self)
 
 
 def draw(view: ViewSpec, u: NDArray[np.float64]) -> Draws:
@@ -65,24 +65,31 @@ def batching_order(draws: Draws) -> NDArray[np.int64]:
 
 
 def apply(x: Tensor, view: ViewSpec, draws: Draws) -> Tensor:
-    """``view``'s operations, in its order, on ``x`` float32 (N, 3, H, W) of grey levels 0–255; in place where it can."""
+    """``view``'s operations but the flip, in its order, on ``x`` float32 (N, 3, H, W) of grey levels 0–255; in place.
+
+    Every one of them commutes with the flip, which therefore happens where it is cheapest: before, with the crop.
+    """
     for name in view.order:
         match name:
-            case "flip":
-                _where(x, draws.flip, lambda part, rows: part.flip(-1))
             case "jitter":
                 _where(x, draws.jitter, lambda part, rows: jitter(part, draws.factors[rows], draws.order[rows]))
             case "grayscale":
                 _where(x, draws.grayscale, lambda part, rows: luma(part).expand_as(part))
             case "blur":
-                _where(x, draws.blur, lambda part, rows: blur(part, draws.sigma[rows]))
+                _where(x, draws.blur, lambda part, rows: blur(part, draws.sigma[rows], view.blur_kernel))
             case "solarize":
                 _where(x, draws.solarize, lambda part, rows: solarize(part, view.solarize_threshold))
     return x
 
 
+def flip(x: Tensor, chosen: Flags) -> Tensor:
+    """The ``chosen`` (N,) of ``x`` (N, C, H, W) mirrored left to right; in place."""
+    _where(x, chosen, lambda part, rows: part.flip(-1))
+    return x
+
+
 def jitter(x: Tensor, factors: Floats, order: NDArray[np.int64]) -> Tensor:
-    """torchvision's ColorJitter: ``factors`` (N, 4), each image in its own ``order`` (N, 4), clamped after each; in place.
+    """torchvision's ColorJitter by ``factors`` (N, 4), each image in its own ``order`` (N, 4); in place.
 
     Brightness, contrast and saturation are one operation with different coefficients. So an image goes through three
     of those, and through hue before, between or after them.
@@ -141,38 +148,54 @@ def luma(x: Tensor) -> Tensor:
 
 
 def solarize(x: Tensor, threshold: int) -> Tensor:
-    """Grey levels from ``threshold`` on inverted, as Pillow's: a level counts as the whole number it would be stored as."""
+    """Grey levels from ``threshold`` on inverted, as Pillow's; a level counts as the whole number nearest to it."""
     above = (x - (threshold - 0.5)).mul_(1e9).clamp_(0, 1)
     return above.mul_(255 - 2 * x).add_(x)
 
 
-def blur(x: Tensor, sigma: Floats) -> Tensor:
-    """Pillow's GaussianBlur(radius=sigma): along each axis three boxes of width sqrt(4 sigma² + 1), edges repeated.
+def blur(x: Tensor, sigma: Floats, kernel: Literal["pillow", "gaussian"] = "pillow") -> Tensor:
+    """Each image blurred by its own ``sigma`` (N,) in pixels; edges are repeated outwards.
 
-    The boxes' fractional ends weigh less, so that the variance is sigma² (Gwosdek et al. 2011, "Theoretical foundations
-    of Gaussian convolution by extended box filtering"). Pillow also rounds after each of the six; this does not.
+    "pillow" is PIL's GaussianBlur(radius=sigma): along each axis three boxes. PIL rounds to whole grey levels after all
+    of the six, which this does not: on photographs that is 0.4 levels in the mean and 3 at most. "gaussian" is the
+    kernel of SimCLR and BYOL, of a tenth of the image's width; their code takes the outside for black.
     """
-    taps = [_column(tap, x) for tap in box_taps(sigma).T]
-    reach = len(taps) - 1
+    if kernel == "pillow":
+        taps, passes = box_taps(sigma), 3
+    else:
+        taps, passes = gaussian_taps(sigma, max(1, x.shape[3] // 20)), 1
+    weights = [_column(tap, x) for tap in taps.T]
+    reach = len(weights) - 1
     for axis, edges in ((3, (reach, reach, 0, 0)), (2, (0, 0, reach, reach))):
         length = x.shape[axis]
-        for _ in range(3):
+        for _ in range(passes):
             z = F.pad(x, edges, mode="replicate")
-            x = z.narrow(axis, reach, length) * taps[0]
+            x = z.narrow(axis, reach, length) * weights[0]
             for k in range(1, reach + 1):
                 pair = z.narrow(axis, reach - k, length) + z.narrow(axis, reach + k, length)
-                x.addcmul_(pair, taps[k])
+                x.addcmul_(pair, weights[k])
     return x
 
 
 def box_taps(sigma: Floats) -> Floats:
-    """Half of each symmetric box, centre first: (N, reach + 1) for the widest of them."""
-    variance = sigma.astype(np.float64) ** 2 / 3
+    """A third of a Gaussian's variance as a box, centre and one side of it: (N, reach + 1) for the widest.
+
+    Its ends weigh a fraction, so that three of them have exactly the variance sigma² (Gwosdek et al. 2011, "Theoretical
+    foundations of Gaussian convolution by extended box filtering").
+    """
+    variance = sigma.astype(np.float64)[:, None] ** 2 / 3
     whole = np.floor((np.sqrt(12 * variance + 1) - 1) / 2)
     end = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
     k = np.arange(int(whole.max()) + 2)
-    taps = np.where(k <= whole[:, None], 1.0, np.where(k == whole[:, None] + 1, end[:, None], 0.0))
-    return (taps / (2 * (whole + end) + 1)[:, None]).astype(np.float32)
+    taps: Floats = np.where(k <= whole, 1.0, np.where(k == whole + 1, end, 0.0)) / (2 * (whole + end) + 1)
+    return taps
+
+
+def gaussian_taps(sigma: Floats, reach: int) -> Floats:
+    """A Gaussian cut at ``reach`` pixels, centre and one side of it: (N, reach + 1)."""
+    taps = np.exp(-(np.arange(reach + 1) ** 2) / (2 * sigma.astype(np.float64)[:, None] ** 2))
+    taps /= 2 * taps.sum(1, keepdims=True) - taps[:, :1]
+    return taps
 
 
 def _where(x: Tensor, chosen: Flags, change: Callable[[Tensor, Any], Tensor]) -> None:
