@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -26,13 +28,32 @@ def total(x: Tensor) -> Tensor:
         return x
     from torch.distributed.nn.functional import all_reduce
 
-    return all_reduce(x)
+    out: Tensor = all_reduce(x)  # type: ignore[no-untyped-call]
+    return out
 
 
 def gather(x: Tensor) -> Tensor:
     """``x`` of every process along the first axis, in the order of ranks, with gradient: (B, ...) -> (W·B, ...)."""
     if world_size() == 1:
         return x
-    from torch.distributed.nn.functional import all_gather
+    out: Tensor = _Gather.apply(x)
+    return out
 
-    return torch.cat(all_gather(x))
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose backward pass sums every process's gradient.
+
+    torch.distributed.nn's own mixes up a gradient that is not contiguous, on gloo (torch 2.14).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.chunk(world_size())[rank()]

@@ -1,0 +1,187 @@
+"""What holds for every objective: its description, finite losses on any crops, gradients in their place, resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sslctl import checkpoint
+from sslctl.backbones import build_backbone
+from sslctl.crops import parse_crops
+from sslctl.errors import SpecError
+from sslctl.method import Facts, Method, Views
+from sslctl.methods import METHODS, load_method
+from sslctl.modules import EMA
+from sslctl.schedule import Step, constant
+from sslctl.spec import BackboneSpec, OptimSpec, ViewsSpec
+from sslctl.specfile import check_spec, problems
+from sslctl.views.recipe import plan_views
+
+SMALL: dict[str, dict[str, Any]] = {
+    "dino": {"prototypes": 12, "hidden": 16, "bottleneck": 8, "norm_last_layer": False, "momentum": 0.9},
+    "swav": {"prototypes": 7, "hidden": 16, "out": 8, "queue": 12, "queue_from_epoch": 0},
+    "simclr": {"out": 8},
+}
+BATCH = 6
+every_method = pytest.mark.parametrize("name", METHODS)
+every_crops = pytest.mark.parametrize(
+    ("globals", "locals"), [((2, 24), (4, 12)), ((2, 16), (0, 0)), ((1, 16), (2, 8)), ((3, 16), (1, 8))]
+)
+
+
+def build(name: str, net: Callable[[], nn.Module], facts: Facts | None = None, seed: int = 0) -> Method[Any]:
+    torch.manual_seed(seed)
+    cls: Any = load_method(name)
+    method: Method[Any] = cls(cls.Params(**SMALL.get(name, {})), net(), facts or Facts(100, BATCH))
+    return method
+
+
+@every_method
+def test_parameters_have_descriptions_and_read_back(name: str) -> None:
+    cls = load_method(name)
+    params = cls.Params()
+    assert cls.Params.model_validate_json(params.model_dump_json(), strict=True) == params
+    described = [k for k, field in cls.Params.model_fields.items() if field.description or "temperature" in k]
+    assert described == list(cls.Params.model_fields)
+    assert problems(cls.Params, {"no_such": 1}, "method")
+
+
+@every_method
+def test_the_recipe_is_a_spec_and_the_views_can_be_made(name: str) -> None:
+    cls = load_method(name)
+    spec = check_spec({"data": {"path": "somewhere"}, "method": {"name": name}, **cls.recipe})
+    assert {"name", "lr"} <= cls.recipe["optim"].keys() and "arch" in cls.recipe["backbone"]
+    plan = plan_views(cls.views, spec.views)
+    assert len(plan.globals) == parse_crops(cls.views.crops).globals.count
+    with_locals = plan_views(cls.views, ViewsSpec(multi_crop="2x96+4x48"))
+    assert with_locals.locals[0].scale[1] <= with_locals.globals[0].scale[1]
+    assert cls.title and "arXiv" in cls.paper and cls.__doc__
+
+
+@every_method
+@every_crops
+def test_losses_are_finite_and_every_view_contributes(
+    name: str,
+    globals: tuple[int, int],
+    locals: tuple[int, int],
+    net: Callable[[], nn.Module],
+    random_views: Callable[..., Views],
+) -> None:
+    method = build(name, net, Facts(100, BATCH, 0, globals[0], locals[0]))
+    views = random_views(globals, locals)
+    for view in views.all:
+        view.requires_grad_()
+    output = method(views, Step(0, 10, 5))
+    assert torch.isfinite(output.loss) and output.loss.ndim == 0
+    output.loss.backward()
+    predicting = views.locals if globals[0] == 1 and name != "simclr" else views.all
+    assert all(float(view.grad.abs().amax()) > 0 for view in predicting if view.grad is not None)
+    assert all(view.grad is not None for view in predicting)
+
+
+@every_method
+def test_outputs_are_what_the_loop_takes(
+    name: str, net: Callable[[], nn.Module], random_views: Callable[..., Views]
+) -> None:
+    method = build(name, net)
+    output = method(random_views((2, 16), (2, 8)), Step(0, 10, 5))
+    assert output.embedding.shape[0] == BATCH and output.embedding.ndim == 2 and not output.embedding.requires_grad
+    assert all(isinstance(v, Tensor) and v.ndim == 0 and not v.requires_grad for v in output.logs.values())
+    assert all(torch.isfinite(v) for v in output.logs.values())
+    assert method.encoder()(torch.randn(3, 3, 16, 16)).shape == (3, 8)
+
+
+@every_method
+def test_gradients_go_to_what_is_trained_and_nowhere_else(
+    name: str, net: Callable[[], nn.Module], random_views: Callable[..., Views]
+) -> None:
+    method = build(name, net)
+    grouped = [key for group in method.groups() for key, _ in group.params]
+    trained = {key for key, p in method.named_parameters() if p.requires_grad}
+    assert len(grouped) == len(set(grouped)) and set(grouped) == trained
+    method(random_views((2, 16), (2, 8)), Step(0, 10, 5)).loss.backward()
+    assert {key for key, p in method.named_parameters() if p.grad is not None} == trained
+    assert not any(key.startswith("teacher.") for key in trained)
+    moved = {key for key, p in method.named_parameters() if p.grad is not None and p.grad.abs().amax() > 0}
+    assert {key for key in trained if key.startswith("student.backbone.")} <= moved
+
+
+@every_method
+def test_a_step_moves_the_student_and_a_teacher_follows(
+    name: str, net: Callable[[], nn.Module], random_views: Callable[..., Views], trainer: Callable[..., Any]
+) -> None:
+    method = build(name, net)
+    before = {key: p.detach().clone() for key, p in method.named_parameters()}
+    train = trainer(method, OptimSpec(name="sgd"), constant(0.1))
+    for index in range(2):
+        train.step(random_views((2, 16), (2, 8), seed=index), Step(index + 5, 10, 5))
+    parts = {"student.backbone."} | {f"{key}.net.backbone." for key, m in method.named_children() if isinstance(m, EMA)}
+    for prefix in parts:
+        keys = [key for key in before if key.startswith(prefix)]
+        assert keys and all(not torch.equal(before[key], method.get_parameter(key)) for key in keys)
+
+
+@every_method
+def test_half_precision_is_finite_and_near(
+    name: str, net: Callable[[], nn.Module], random_views: Callable[..., Views]
+) -> None:
+    views = random_views((2, 16), (2, 8))
+    method = build(name, net)
+    whole = method(views, Step(0, 10, 5)).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        half = build(name, net)(views, Step(0, 10, 5))
+    assert torch.isfinite(half.loss) and half.loss.dtype == torch.float32
+    assert half.loss.item() == pytest.approx(whole.item(), rel=0.1)
+    half.loss.backward()
+
+
+@every_method
+def test_a_vision_transformer_takes_crops_of_two_sizes(name: str, random_views: Callable[..., Views]) -> None:
+    arch = BackboneSpec(arch="vit_tiny_patch16_224", args={"depth": 2, "embed_dim": 24, "patch_size": 8})
+    method = build(name, lambda: build_backbone(arch, 32))
+    output = method(random_views((2, 32), (4, 16)), Step(0, 10, 5))
+    assert torch.isfinite(output.loss)
+    output.loss.backward()
+
+
+@every_method
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lars", "larc"])
+def test_resuming_is_bit_exact(
+    name: str,
+    optimizer: str,
+    net: Callable[[], nn.Module],
+    random_views: Callable[..., Views],
+    trainer: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """Through a checkpoint into an object of another seed; the queue fills and the frozen layers thaw on the way."""
+    spec = OptimSpec(name=optimizer)  # type: ignore[arg-type]
+
+    def run(method: Method[Any], train: Any, first: int, last: int) -> Method[Any]:
+        for index in range(first, last):
+            train.step(random_views((2, 16), (2, 8), seed=index), Step(index, 6, 2))
+        return method
+
+    method = build(name, net)
+    train = trainer(method, spec, constant(0.01), constant(0.001))
+    path = tmp_path / "step.safetensors"
+    run(method, train, 0, 3)
+    checkpoint.save(path, method, train.training.optimizer, {"step": 3, "spec": {}, "image": {}})
+    whole = run(method, train, 3, 6).state_dict()
+
+    other = build(name, net, seed=99)
+    resumed = trainer(other, spec, constant(0.01), constant(0.001))
+    checkpoint.restore(path, other, resumed.training.optimizer)
+    again = run(other, resumed, 3, 6).state_dict()
+    assert [key for key in whole if not torch.equal(whole[key], again[key])] == []
+
+
+def test_an_unknown_method_is_refused_with_the_nearest() -> None:
+    with pytest.raises(SpecError, match="'sawv'.*did you mean 'swav'") as refused:
+        load_method("sawv")
+    assert all(name in refused.value.hint for name in METHODS)
