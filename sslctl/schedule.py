@@ -50,6 +50,8 @@ class Schedule(BaseModel):
             return {"base": data, "end": data, "shape": "constant"}
         if isinstance(data, dict) and isinstance(data.get("milestones"), list):  # behind this, strictness refuses lists
             return data | {"milestones": tuple(data["milestones"])}
+        if not isinstance(data, dict | Schedule):
+            raise ValueError("neither a number nor a schedule, such as {base: 0.996, end: 1}")
         return data
 
     def at(self, step: Step) -> float:

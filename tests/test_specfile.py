@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sslctl.errors import Exit, SpecError
-from sslctl.specfile import MAX_BYTES, MAX_DEPTH, check_spec, merge, parse_set, parse_yaml, read_spec_file, refuse
+from sslctl.specfile import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    check_spec,
+    merge,
+    parse_set,
+    parse_yaml,
+    problems,
+    read_spec_file,
+    refuse,
+)
 
 
 @pytest.mark.parametrize(
@@ -286,3 +296,23 @@ def test_a_flood_of_errors_is_cut() -> None:
     lines = refuse([f"run.a{i}: no such key" for i in range(10_000)]).message.splitlines()
     assert len(lines) < 30
     assert lines[-1] == "and 9980 more"
+
+
+def test_a_schedule_is_a_number_or_a_section() -> None:
+    from sslctl.schedule import Schedule
+    from sslctl.spec import Section
+
+    class Params(Section):
+        momentum: Schedule
+
+    assert not problems(Params, {"momentum": 0.99})
+    assert not problems(Params, {"momentum": {"base": 0.996, "end": 1, "milestones": [1, 2.5]}})
+    for value in ("high", True, None, [1]):
+        (line,) = problems(Params, {"momentum": value}, "method")
+        assert line.startswith("method.momentum: ")
+        assert "neither a number nor a schedule" in line
+    assert problems(Params, {"momentum": {"base": "high", "shape": "cos", "edn": 1}}, "method") == [
+        "method.momentum.base: 'high' is not a number",
+        "method.momentum.shape: 'cos' is not one of cosine, linear, constant, step — did you mean 'cosine'?",
+        "method.momentum.edn: no such key — did you mean 'end'?",
+    ]
