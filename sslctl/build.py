@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+import string
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,14 +48,46 @@ def resolve(user: Data) -> Spec:
     if not isinstance(name, str) or name not in METHODS or (found and not params):
         raise refuse(found)
     method = load_method(name)
+    params = merge(method.Params().model_dump(mode="json"), params)
     found += problems(method.Params, params, "method") + _optimizer_without_lr(user, method)
     if found:
         raise refuse(found)
+    full = check(method.Params, params, "method").model_dump(mode="json")
+    return check_spec(merge(_recipe(method, user), user, {"method": {"name": name, **full}}))
+
+
+def _recipe(method: type[Method[Any]], user: Data) -> Data:
+    """The method's recipe without what is meant for another length or another family of backbones than the user's."""
+    recipe = dict(method.recipe)
+    if {"steps", "epochs"} & user.get("run", {}).keys():
+        recipe["run"] = {k: v for k, v in recipe.get("run", {}).items() if k != "epochs"}
+    backbone = recipe.get("backbone", {})
+    arch = user.get("backbone", {}).get("arch")
+    if arch is not None and _family(arch) != _family(backbone.get("arch", "")):
+        recipe.pop("backbone", None)
+    return recipe
+
+
+def _family(arch: str) -> str:
+    """``resnet18`` -> ``resnet``: the models of timm whose further arguments are alike."""
+    return arch[: len(arch) - len(arch.lstrip(string.ascii_lowercase))]
+
+
+def _recipe_for(method: type[Method[Any]], user: Data) -> Data:
+    """The recipe without what ``user`` makes pointless: its length, and a backbone of another family."""
     recipe = {k: dict(v) for k, v in method.recipe.items()}
     if {"steps", "epochs"} & user.get("run", {}).keys():
         recipe.get("run", {}).pop("epochs", None)
-    full = check(method.Params, params, "method").model_dump(mode="json")
-    return check_spec(merge(recipe, user, {"method": {"name": name, **full}}))
+    theirs = recipe.get("backbone", {}).get("arch")
+    mine = user.get("backbone", {}).get("arch", theirs)
+    if theirs is not None and _family(mine) != _family(theirs):
+        del recipe["backbone"]
+    return recipe
+
+
+def _family(arch: str) -> str:
+    """``resnet`` of ``resnet18``, ``vit`` of ``vit_small_patch16_224``."""
+    return "".join(itertools.takewhile(str.isalpha, arch))
 
 
 def _optimizer_without_lr(user: Data, method: type[Method[Any]]) -> list[str]:
