@@ -1,11 +1,11 @@
-"""One safetensors file holds a whole run: every tensor by name, what is no tensor as JSON in its header; atomic and strict."""
+"""One safetensors file holds a whole run: every tensor by name, the rest as JSON in its header; atomic and strict."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import __version__
 from .backbones import Backbone, build_backbone
@@ -33,7 +33,7 @@ Meta = dict[str, Any]
 def save(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer, meta: Meta) -> None:
     """Write the run's state to ``path``: under a temporary name, flushed to disk, then renamed.
 
-    ``meta`` (with the step) is what to say beside the tensors; schema, encoder prefix, versions and the sha256 are added.
+    ``meta`` (with the step) is what to say beside the tensors; schema, encoder prefix, versions, sha256 are added.
     Raises DivergedError where a value is not finite, MachineError where the disk refuses.
     """
     tensors = {METHOD + name: _plain(value) for name, value in method.state_dict().items()}
@@ -41,7 +41,9 @@ def save(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer, meta
         tensors |= {f"{OPTIMIZER}{name}.{key}": _plain(value) for key, value in state.items()}
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise DivergedError(f"{name} holds values that are not finite at step {meta.get('step')}; not saved", DIVERGED_HINT)
+            raise DivergedError(
+                f"step {meta['step']} is not saved: {name} holds values that are not finite", DIVERGED_HINT
+            )
     meta = meta | {
         "schema": SCHEMA,
         "encoder": _encoder_prefix(method),
@@ -60,7 +62,7 @@ def restore(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer) -
     meta, tensors = read(path)
     own = method.state_dict()
     held = {k.removeprefix(METHOD): v for k, v in tensors.items() if k.startswith(METHOD)}
-    _refuse_mismatch(path, {k: v.shape for k, v in own.items()}, {k: v.shape for k, v in held.items()})
+    _refuse_mismatch(path, own, held)
     method.load_state_dict(held)
     rest = {k.removeprefix(OPTIMIZER): v for k, v in tensors.items() if k.startswith(OPTIMIZER)}
     for group in optimizer.param_groups:
@@ -111,7 +113,7 @@ def load_encoder(path: Path) -> LoadedEncoder:
         state = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
     spec = spec_of(path, meta)
     backbone = build_backbone(spec.backbone, meta["image"]["size"])
-    _refuse_mismatch(path, {k: v.shape for k, v in backbone.state_dict().items()}, {k: v.shape for k, v in state.items()})
+    _refuse_mismatch(path, backbone.state_dict(), state)
     backbone.load_state_dict(state)
     return LoadedEncoder(backbone.eval().requires_grad_(False), spec, meta, path)
 
@@ -169,7 +171,7 @@ def digest(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         t = tensors[name]
         h.update(f"{name}|{t.dtype}|{tuple(t.shape)}|".encode())
-        h.update(t.contiguous().flatten().view(torch.uint8).numpy() if t.numel() else b"")
+        h.update(t.contiguous().flatten().view(torch.uint8).numpy().data if t.numel() else b"")
     return h.hexdigest()
 
 
@@ -206,7 +208,7 @@ def _plain(value: Tensor) -> Tensor:
 
 
 def _like(value: Tensor, p: Tensor) -> Tensor:
-    """``value`` on the parameter's device and, where it has its shape, in its memory layout (fused kernels rely on it)."""
+    """``value`` on the parameter's device and, where it has its shape, in its memory layout: fused kernels rely on it."""
     if value.shape == p.shape:
         return torch.empty_like(p, dtype=value.dtype).copy_(value)
     return value.clone() if value.ndim == 0 else value.to(p.device)
@@ -220,13 +222,14 @@ def _optimizer_state(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, di
 
 def _encoder_prefix(method: Method[Any]) -> str:
     encoder = method.encoder()
-    return METHOD + next(name for name, module in method.named_modules() if module is encoder) + "."
+    return f"{METHOD}{next(name for name, module in method.named_modules() if module is encoder)}."
 
 
-def _refuse_mismatch(path: Path, own: dict[str, torch.Size], held: dict[str, torch.Size]) -> None:
+def _refuse_mismatch(path: Path, own: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
     lines = [f"missing: {k}" for k in own if k not in held]
     lines += [f"left over: {k}" for k in held if k not in own]
-    lines += [f"{k}: {tuple(held[k])} in the file, {tuple(own[k])} here" for k in own if k in held and held[k] != own[k]]
+    both = [(k, tuple(held[k].shape), tuple(own[k].shape)) for k in own if k in held]
+    lines += [f"{k}: {there} in the file, {here} here" for k, there, here in both if there != here]
     if lines:
         more = f"\n… and {len(lines) - 5} more" if len(lines) > 5 else ""
         raise CheckpointError(f"{path} does not fit:\n" + "\n".join(lines[:5]) + more, "it was made with another spec")

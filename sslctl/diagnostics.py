@@ -17,8 +17,8 @@ COLLAPSED_RANK = 1.5
 class Health:
     """How spread the embeddings of a batch are.
 
-    ``std``: mean standard deviation of the unit-length embeddings' components times sqrt(D); 1 is isotropic, 0 collapsed
-    (SimSiam, section 4.1). ``rank``: effective rank, the exponential of the entropy of the normalised singular values
+    ``std``: mean standard deviation of the components of unit-length embeddings, times sqrt(D); 1 is isotropic, 0
+    collapsed (SimSiam, section 4.1). ``rank``: effective rank, the exponential of the entropy of the normalised singular values
     of the centred batch (RankMe, arXiv 2210.02885, eq. 3), at most min(B - 1, D) = ``full``.
     """
 
@@ -32,7 +32,9 @@ class Health:
 
     @property
     def word(self) -> str:
-        return "collapsed" if self.collapsed else "weak" if self.std < 0.3 or self.rank < 0.05 * self.full else "learning"
+        if self.collapsed:
+            return "collapsed"
+        return "weak" if self.std < 0.3 or self.rank < 0.05 * self.full else "learning"
 
     def __str__(self) -> str:
         return f"{self.word} · rank {self.rank:.0f}/{self.full} · std {self.std:.2f}/√D"

@@ -151,9 +151,10 @@ def refuse_bad(t: Training, run: Run, batch: Batch) -> None:
     for index, reason in batch.bad:
         run.record_bad(index, t.source.item_name(index), reason)
     if len(run.bad) > max(1.0, t.spec.data.bad_limit * len(t.source)):
+        index, reason = batch.bad[-1]
         raise DataError(
-            f"{len(run.bad)} of {len(t.source)} images cannot be read, more than data.bad_limit {t.spec.data.bad_limit:g}; "
-            f"last: {t.source.item_name(batch.bad[-1][0])}: {batch.bad[-1][1]}",
+            f"{len(run.bad)} of {len(t.source)} images cannot be read, more than data.bad_limit "
+            f"{t.spec.data.bad_limit:g}; the last: {t.source.item_name(index)}: {reason}",
             f"all are listed in {run.bad_file}; remove them, or raise the limit with --set data.bad_limit=1",
         )
 
@@ -183,7 +184,7 @@ class Meter:
         self.losses.append(output.loss.detach())
         self.images += len(batch.index) * distributed.world_size()
         if self.t.device.type == "cpu" and not bool(torch.isfinite(self.losses[-1])):
-            raise DivergedError(f"the loss is {float(self.losses[-1])} after {len(self.losses)} good steps", DIVERGED_HINT)
+            raise DivergedError(f"the loss is {float(self.losses[-1])}", DIVERGED_HINT)
 
     def line(self, step: Step, output: Output) -> dict[str, Any]:
         """The metric line of the steps since the last one."""

@@ -15,7 +15,7 @@ PROBE = 4  # images on which the graph is measured
 
 
 def estimate(t: Training) -> dict[str, Any]:
-    """Parameter counts and the bytes of a step: weights, gradients, optimizer state, and what the backward pass keeps."""
+    """Parameter counts and the bytes of a step: weights, gradients, optimizer state, what the backward pass keeps."""
     weights = sum(p.numel() * p.element_size() for p in [*t.method.parameters(), *t.method.buffers()])
     trained = [p for p in t.method.parameters() if p.requires_grad]
     states = 2 if t.spec.optim.name == "adamw" else 1
@@ -39,7 +39,8 @@ def _kept_by_graph(t: Training) -> int:
     plan = t.augment.plan
     blank = [torch.zeros(PROBE, 3, view.size, view.size, device=t.device) for view in plan.all]
     n = len(plan.globals)
-    views = Views(blank[:n], blank[n:], torch.arange(PROBE, device=t.device), torch.zeros(PROBE, dtype=torch.long, device=t.device))
+    index = torch.arange(PROBE, device=t.device)
+    views = Views(blank[:n], blank[n:], index, torch.zeros_like(index))
     own = {p.untyped_storage().data_ptr() for p in t.method.parameters()}
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x),

@@ -31,7 +31,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as e:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        hint = f"{len(data) >> 20} MiB are needed" if e.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else "see its permissions"
+        full = e.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+        hint = f"{len(data) >> 20} MiB are needed" if full else "see its permissions"
         raise MachineError(f"cannot write {path}: {e.strerror}", hint) from e
 
 

@@ -77,7 +77,8 @@ class Run:
             self._lock.seek(0)
             owner = self._lock.read().strip() or "another process"
             self._lock.close()
-            raise MachineError(f"run directory {self.path} is in use by {owner}", "wait for it, or choose another --out") from e
+            hint = "wait for it, or choose another --out"
+            raise MachineError(f"run directory {self.path} is in use by {owner}", hint) from e
         self._lock.truncate(0)
         self._lock.write(f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         self._lock.flush()
@@ -96,7 +97,7 @@ class Run:
             self._lock.close()
 
     def claim(self, spec: Spec) -> None:
-        """Write the spec, or see that the one that stands is the same; SpecError with the differences where it is not."""
+        """Write the spec, or see that the same one stands; SpecError with the differences where another does."""
         if self.spec_file.exists():
             found = differences(read_spec_file(self.spec_file), spec.dump(), identity(spec))
             if found:
@@ -157,7 +158,7 @@ def differences(old: Data, new: Data, considered: Data, prefix: str = "") -> lis
     for key, inner in considered.items():
         a, b = old.get(key), new.get(key)
         if isinstance(inner, dict) and isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, a | b if not inner else inner, f"{prefix}{key}.")
+            found += differences(a, b, inner or a | b, f"{prefix}{key}.")
         elif a != b:
             found.append((prefix + key, a, b))
     return found

@@ -41,9 +41,9 @@ class StopRequest:
 
     @property
     def requested(self) -> Exit | None:
-        if self._code is None and self._max_minutes is not None:
-            if time.monotonic() - self._started > 60 * self._max_minutes:
-                self._code = Exit.STOPPED
+        late = self._max_minutes is not None and time.monotonic() - self._started > 60 * self._max_minutes
+        if self._code is None and late:
+            self._code = Exit.STOPPED
         return self._code
 
     def _handle(self, number: int, _: FrameType | None) -> None:

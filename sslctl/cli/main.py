@@ -80,10 +80,8 @@ def _report_bug(error: Exception, as_json: bool) -> None:
         traceback.print_exception(error, file=file)
     if os.environ.get("SSLCTL_DEBUG") == "1":
         traceback.print_exception(error)
-    output.fail(
-        SslctlError(f"{type(error).__name__}: {error}", f"this is a bug of sslctl; the traceback is in {file.name}", Exit.BUG),
-        as_json,
-    )
+    hint = f"this is a bug of sslctl; the traceback is in {file.name}"
+    output.fail(SslctlError(f"{type(error).__name__}: {error}", hint, Exit.BUG), as_json)
 
 
 def _version(wanted: bool) -> None:
@@ -94,18 +92,21 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Learn image representations without labels: pretrain, evaluate, look, export."""
 
 
-for _name, _command in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": pretrain,
     "knn": knn,
     "linear-eval": linear_eval,
     "attn-map": attn_map,
     "export": export,
-}.items():
+}
+for _name, _command in COMMANDS.items():
     app.command(_name)(guard(_command))
 
 

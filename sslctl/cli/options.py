@@ -24,7 +24,8 @@ ValData = Annotated[
     typer.Option("--val-data", help="Images to test on; by default a part of --data.", show_default=False),
 ]
 FailUnder = Annotated[
-    float | None, typer.Option("--fail-under", min=0, max=1, help="Exit with code 7 if top1 is lower.", show_default=False)
+    float | None,
+    typer.Option("--fail-under", min=0, max=1, help="Exit with code 7 if top1 is lower.", show_default=False),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what stands in the target.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a public set that is not there yet.")]

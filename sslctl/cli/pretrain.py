@@ -18,33 +18,38 @@ if TYPE_CHECKING:
     from ..spec import Data, Spec
 
 
+def _option(help_: str, *names: str) -> Any:
+    """An option that is not part of the spec unless it is given."""
+    return typer.Option(*names, help=help_, show_default=False)
+
+
 def pretrain(
-    data: Annotated[str | None, typer.Option(help="Folder, list, array pack, public set, or demo.", show_default=False)] = None,
-    val_data: Annotated[str | None, typer.Option(help="Images kept for evaluation.", show_default=False)] = None,
-    method: Annotated[str | None, typer.Option(help="Objective: simclr, swav, dino.", show_default=False)] = None,
-    multi_crop: Annotated[str | None, typer.Option(help="Views, as 2x160+4x96.", show_default=False)] = None,
-    arch: Annotated[str | None, typer.Option(help="timm model name.", show_default=False)] = None,
-    stem: Annotated[str | None, typer.Option(help="auto, imagenet or small.", show_default=False)] = None,
-    epochs: Annotated[float | None, typer.Option(help="Length of the run.", show_default=False)] = None,
-    steps: Annotated[int | None, typer.Option(help="Length in steps instead.", show_default=False)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in a step, over all processes.", show_default=False)] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate at batch size 256.", show_default=False)] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.", show_default=False)] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default=False)] = None,
-    workers: Annotated[int | None, typer.Option(help="Loader processes.", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.", show_default=False)] = None,
-    out: Annotated[str | None, typer.Option(help="Run directory; by default runs/METHOD-ARCH-DATA-ID.", show_default=False)] = None,
-    max_time: Annotated[float | None, typer.Option(help="Minutes after which to save and stop (75).", show_default=False)] = None,
-    checkpoint_every: Annotated[int | None, typer.Option(help="Steps; by default an epoch.", show_default=False)] = None,
-    spec: Annotated[Path | None, typer.Option(help="YAML file, such as a run's spec.yaml.", show_default=False)] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.", show_default=False)] = None,
+    data: Annotated[str | None, _option("Folder, list, array pack, public set, or demo.")] = None,
+    val_data: Annotated[str | None, _option("Images kept for evaluation.")] = None,
+    method: Annotated[str | None, _option("Objective: simclr, swav, dino.")] = None,
+    multi_crop: Annotated[str | None, _option("Views, as 2x160+4x96.")] = None,
+    arch: Annotated[str | None, _option("timm model name.")] = None,
+    stem: Annotated[str | None, _option("auto, imagenet or small.")] = None,
+    epochs: Annotated[float | None, _option("Length of the run.")] = None,
+    steps: Annotated[int | None, _option("Length in steps instead.")] = None,
+    batch_size: Annotated[int | None, _option("Images in a step, over all processes.")] = None,
+    lr: Annotated[float | None, _option("Peak learning rate at batch size 256.")] = None,
+    precision: Annotated[str | None, _option("auto, fp32, bf16 or fp16.")] = None,
+    device: Annotated[str | None, _option("auto, cpu, cuda, cuda:N or mps.")] = None,
+    workers: Annotated[int | None, _option("Loader processes.")] = None,
+    seed: Annotated[int | None, _option("Seed of everything drawn.")] = None,
+    out: Annotated[str | None, _option("Run directory; by default runs/METHOD-ARCH-DATA-ID.")] = None,
+    max_time: Annotated[float | None, _option("Minutes after which to save and stop (75).")] = None,
+    checkpoint_every: Annotated[int | None, _option("Steps; by default an epoch.")] = None,
+    spec: Annotated[Path | None, _option("YAML file, such as a run's spec.yaml.")] = None,
+    set_: Annotated[list[str] | None, _option("section.key=value; may be repeated.", "--set")] = None,
     download: Download = False,
     resume: Annotated[
         bool | None,
-        typer.Option("--resume/--fresh", help="Insist on going on / on a new directory; by default as is there.", show_default=False),
+        _option("Insist on going on, or on a new directory; by default as is there.", "--resume/--fresh"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and write nothing.")] = False,
-    preview: Annotated[Path | None, typer.Option(help="Write a PNG of some images' views, and stop.", show_default=False)] = None,
+    preview: Annotated[Path | None, _option("Write a PNG of some images' views, and stop.")] = None,
     as_json: Json = False,
 ) -> None:
     """Learn an encoder from images without labels; prints the run directory.
@@ -98,7 +103,7 @@ def _layer(sections: Data) -> Data:
 
 
 def _resolve(user: Data) -> Spec:
-    from ..build import resolve
+    from ..resolve import resolve
 
     return resolve(user)
 
@@ -127,7 +132,7 @@ def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
     training = build(around)
     with Run(directory) as run, StopRequest(spec.run.max_time, output.warn) as stop:
         if resume and not any(run.checkpoints.glob("*.safetensors")):
-            raise CheckpointError(f"--resume: {directory} holds no checkpoint to go on from", "leave --resume out to begin")
+            raise CheckpointError(f"--resume: {directory} holds no checkpoint", "leave --resume out to begin")
         run.claim(around.spec)
         output.note(f"{len(around.train)} images, {training.total} steps of {spec.run.batch_size}, into {directory}")
         with Progress(training.total, training.per_epoch) as progress:

@@ -1,0 +1,39 @@
+"""What this machine offers: device, precision, loader processes, each by detection unless asked for."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from .errors import MachineError, SpecError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` takes CUDA, then MPS, then the CPU. MachineError where it is not there."""
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if has_cuda else "mps" if has_mps else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise SpecError(f"--device '{name}': no such device", "one of auto, cpu, cuda, cuda:N, mps") from e
+    missing = {"cuda": not has_cuda, "mps": not has_mps, "cpu": False}.get(device.type, True)
+    if missing or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise MachineError(f"--device '{name}': not on this machine", "leave it out to take what is there")
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What forward passes compute in; ``auto`` is bf16 on a GPU that has it and fp32 elsewhere."""
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def choose_workers(asked: int | None) -> int:
+    """``asked``, or a process for every CPU that this one may use but one."""
+    if asked is not None:
+        return asked
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, available - 1))
