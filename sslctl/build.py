@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,13 @@ from torch import nn
 
 from . import distributed
 from .backbones import build_backbone
+from .checkpoint import Meta
 from .crops import CropPlan, Crops, parse_crops
 from .data import open_pair
 from .data.loader import Loader
 from .data.source import Source
 from .engine import Training
-from .errors import SpecError
+from .errors import DataError, SpecError
 from .machine import choose_device, choose_dtype, choose_workers
 from .method import Facts, Method
 from .methods import load_method
@@ -96,11 +98,7 @@ def build(around: Surroundings) -> Training:
         torch.set_num_threads(spec.run.threads)
     device = choose_device(spec.run.device)
     dtype = choose_dtype(spec.run.precision, device)
-    if spec.run.batch_size % (spec.optim.accumulate * distributed.world_size()):
-        raise SpecError(
-            f"run.batch_size {spec.run.batch_size} is no multiple of optim.accumulate {spec.optim.accumulate} times "
-            f"{distributed.world_size()} processes"
-        )
+    refuse_batch(spec, len(source))
     method = build_method(spec, plan, len(source), len(source.classes)).to(device)
     if spec.run.channels_last if spec.run.channels_last is not None else method.student.backbone.kind == "cnn":
         for module in method.modules():
@@ -109,22 +107,6 @@ def build(around: Surroundings) -> Training:
     augment = Augment(plan, spec.run.seed)
     per_epoch = len(source) // spec.run.batch_size
     total = spec.run.steps or max(1, round((spec.run.epochs or 100) * per_epoch))
-
-    def loader(start: int) -> Loader:
-        return Loader(
-            source,
-            augment.geometric,
-            batch_size=spec.run.batch_size,
-            seed=spec.run.seed,
-            start_step=start,
-            total_steps=total,
-            workers=choose_workers(spec.data.workers),
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
-            fail_on_bad=spec.data.bad_images == "fail",
-        )
-
-    loader(total).close()  # refuses a set smaller than a batch before any work
     return Training(
         spec=spec,
         source=source,
@@ -132,7 +114,18 @@ def build(around: Surroundings) -> Training:
         model=method,
         optimizer=build_optimizer(spec.optim, method),
         augment=augment,
-        loader=loader,
+        loader=functools.partial(
+            Loader,
+            source,
+            augment.geometric,
+            batch_size=spec.run.batch_size,
+            seed=spec.run.seed,
+            total_steps=total,
+            workers=choose_workers(spec.data.workers),
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            fail_on_bad=spec.data.bad_images == "fail",
+        ),
         lr=lr_schedule(spec.optim, spec.run.batch_size),
         weight_decay=weight_decay_schedule(spec.optim),
         device=device,
@@ -142,13 +135,31 @@ def build(around: Surroundings) -> Training:
         per_epoch=per_epoch,
         log_every=spec.run.log_every or max(1, min(50, total // 100)),
         checkpoint_every=spec.run.checkpoint_every or max(per_epoch, 1),
-        meta={
-            "method": spec.method.name,
-            "spec": spec.dump(),
-            "image": {"size": image_size(plan), "mean": plan.mean, "std": plan.std},
-            "data": {"name": source.name, "fingerprint": source.fingerprint(), "images": len(source)},
-        },
+        meta=describe(around),
     )
+
+
+def describe(around: Surroundings) -> Meta:
+    """What a checkpoint says about its making and its use, beside the tensors."""
+    plan, source = around.plan, around.train
+    return {
+        "method": around.spec.method.name,
+        "spec": around.spec.dump(),
+        "image": {"size": image_size(plan), "mean": plan.mean, "std": plan.std},
+        "data": {"name": source.name, "fingerprint": source.fingerprint(), "images": len(source)},
+    }
+
+
+def refuse_batch(spec: Spec, images: int) -> None:
+    """SpecError or DataError where batches cannot be cut as the spec says."""
+    size, parts = spec.run.batch_size, spec.optim.accumulate * distributed.world_size()
+    if size % parts:
+        raise SpecError(
+            f"run.batch_size {size} is no multiple of {parts} (optim.accumulate times processes)",
+            f"--batch-size {max(parts, size // parts * parts)}",
+        )
+    if images < size:
+        raise DataError(f"{images} images are fewer than a batch of {size}", f"--batch-size {max(2, images)}")
 
 
 def lr_schedule(optim: OptimSpec, batch_size: int) -> Schedule:

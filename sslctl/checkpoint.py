@@ -208,7 +208,7 @@ def _plain(value: Tensor) -> Tensor:
 
 
 def _like(value: Tensor, p: Tensor) -> Tensor:
-    """``value`` on the parameter's device and, where it has its shape, in its memory layout: fused kernels rely on it."""
+    """``value`` on the parameter's device and, where it has its shape, in its layout: fused kernels rely on it."""
     if value.shape == p.shape:
         return torch.empty_like(p, dtype=value.dtype).copy_(value)
     return value.clone() if value.ndim == 0 else value.to(p.device)

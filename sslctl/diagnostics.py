@@ -18,8 +18,8 @@ class Health:
     """How spread the embeddings of a batch are.
 
     ``std``: mean standard deviation of the components of unit-length embeddings, times sqrt(D); 1 is isotropic, 0
-    collapsed (SimSiam, section 4.1). ``rank``: effective rank, the exponential of the entropy of the normalised singular values
-    of the centred batch (RankMe, arXiv 2210.02885, eq. 3), at most min(B - 1, D) = ``full``.
+    collapsed (SimSiam, section 4.1). ``rank``: effective rank, the exponential of the entropy of the normalised
+    singular values of the centred batch (RankMe, arXiv 2210.02885, eq. 3), at most min(B - 1, D) = ``full``.
     """
 
     std: float

@@ -39,7 +39,7 @@ class Training:
     model: nn.Module  # the method, or what wraps it on several processes
     optimizer: torch.optim.Optimizer
     augment: Augment
-    loader: Callable[[int], Loader]  # from a first step
+    loader: Callable[..., Loader]  # start_step is still to say
     lr: Schedule
     weight_decay: Schedule
     device: torch.device
@@ -60,7 +60,7 @@ def train(t: Training, run: Run, stop: StopRequest, report: Callable[[dict[str, 
     start = resume(t, run, report)
     meter = Meter(t, start)
     t.method.train()
-    with closing(t.loader(start)) as loader:
+    with closing(t.loader(start_step=start)) as loader:
         for index, batch in enumerate(meter.waiting(iter(loader)), start):
             step = Step(index, t.total, t.per_epoch)
             seed_step(t.spec.run.seed, index)
