@@ -7,12 +7,15 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone, build_backbone
 from ..spec import BackboneSpec
+from ..views.evaluation import EvalTransform
+from ..views.recipe import IMAGENET_MEAN, IMAGENET_STD
 
-PIXELS = 32  # px; images are resized to 32x32 before their pixels are compared
+PIXELS = EvalTransform(32, IMAGENET_MEAN, IMAGENET_STD)
+"""How images come to the pixel baseline: short side to 32 px, the centre; the same whatever the run normalises by."""
 
 
 class Pixels(nn.Module):
-    """The normalised pixels as they are: (B, 3, S, S) -> (B, 3 S S)."""
+    """Pixels as they are: (B, 3, S, S) -> (B, 3 S S)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..backbones import Backbone
-from ..data.decode import BadImage, Pixels
+from ..data.decode import BadImage
 from ..data.source import NO_LABELS, Source
 from ..errors import CheckpointError, DataError
-
-Transform = Callable[[Pixels], Tensor]
+from ..views.evaluation import EvalTransform
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ Part = tuple[list[int], Tensor, list[tuple[int, str]]]  # positions, (b, 3, S, S
 class _Images(Dataset[tuple[int, Tensor | str]]):
     """What the loader's processes do: read and transform one image, or say why not."""
 
-    def __init__(self, source: Source, transform: Transform) -> None:
+    def __init__(self, source: Source, transform: EvalTransform) -> None:
         self.source = source
         self.transform = transform
 
@@ -58,7 +57,7 @@ class _Images(Dataset[tuple[int, Tensor | str]]):
 def extract(
     encoder: nn.Module,
     source: Source,
-    transform: Transform,
+    transform: EvalTransform,
     *,
     batch_size: int = 256,
     workers: int = 0,
@@ -88,25 +87,7 @@ def extract(
             index += good
             skipped += bad
             progress(len(index) + len(skipped), len(source))
-    if not index:
-        reason = skipped[0][1] if skipped else "there is none"
-        raise DataError(f"{source.name}: none of its {len(source)} images can be read: {reason}")
-    x = torch.cat(found)  # (n, d)
-    if not bool(torch.isfinite(x).all()):
-        raise CheckpointError(
-            "the encoder gives features that are not finite", "evaluate an earlier checkpoint, or use --precision fp32"
-        )
-    labels = np.full(len(source), -1) if source.labels is None else source.labels
-    at = torch.tensor(index)
-    return Features(
-        x=x,
-        labels=torch.from_numpy(labels)[at],
-        index=at,
-        classes=source.classes,
-        skipped=[(source.item_name(i), reason) for i, reason in skipped],
-        name=source.name,
-        fingerprint=source.fingerprint(),
-    )
+    return _features(source, found, index, skipped)
 
 
 def check_pair(train: Features, test: Features) -> None:
@@ -124,13 +105,40 @@ def check_pair(train: Features, test: Features) -> None:
         raise DataError(f"features of {train.x.shape[1]} and {test.x.shape[1]} numbers do not compare")
 
 
-def _parts(source: Source, transform: Transform, batch_size: int, workers: int, device: torch.device) -> Iterator[Part]:
-    if source.array is not None or len(source) <= batch_size:
-        workers = 0  # starting processes would take longer than the work
+def _features(source: Source, found: list[Tensor], index: list[int], skipped: list[tuple[int, str]]) -> Features:
+    if not index:
+        reason = skipped[0][1] if skipped else "there is none"
+        raise DataError(f"{source.name}: none of its {len(source)} images can be read: {reason}")
+    x = torch.cat(found)  # (n, d)
+    if not bool(torch.isfinite(x).all()):
+        raise CheckpointError("the features are not finite", "take an earlier checkpoint, or --precision fp32")
+    labels = np.full(len(source), -1) if source.labels is None else source.labels
+    at = torch.tensor(index)
+    return Features(
+        x=x,
+        labels=torch.from_numpy(labels)[at],
+        index=at,
+        classes=source.classes,
+        skipped=[(source.item_name(i), reason) for i, reason in skipped],
+        name=source.name,
+        fingerprint=source.fingerprint(),
+    )
+
+
+def _parts(
+    source: Source, transform: EvalTransform, batch_size: int, workers: int, device: torch.device
+) -> Iterator[Part]:
+    if source.array is not None:
+        for start in range(0, len(source), batch_size):
+            here = range(start, min(start + batch_size, len(source)))
+            good = [i for i in here if i not in source.bad]
+            pixels = torch.from_numpy(source.array[good]).permute(0, 3, 1, 2).to(device)
+            yield good, transform.batch(pixels), [(i, source.bad[i]) for i in here if i in source.bad]
+        return
     loader: DataLoader[Any] = DataLoader(
         _Images(source, transform),
         batch_size=batch_size,
-        num_workers=workers,
+        num_workers=min(workers, -(-len(source) // batch_size) - 1),  # no more than there are batches to share
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # otherwise it draws from the global one

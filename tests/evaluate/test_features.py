@@ -16,13 +16,13 @@ from sslctl.errors import CheckpointError, DataError
 from sslctl.evaluate.baselines import Pixels, random_backbone
 from sslctl.evaluate.features import extract
 from sslctl.spec import BackboneSpec
+from sslctl.views.evaluation import EvalTransform
 
 SPEC = BackboneSpec(arch="resnet18", args={"channels": [4, 4, 8, 8], "layers": [1, 1, 1, 1]}, drop_path=0.3)
 RNG = np.random.default_rng(0)
 
 
-def to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(image[:32, :32].copy()).permute(2, 0, 1).float() / 255
+to_tensor = EvalTransform(32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
 @pytest.fixture

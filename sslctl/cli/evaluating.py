@@ -1,0 +1,184 @@
+"""What the commands that score an encoder share: features of labelled images, baselines, the result and its gate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..errors import DataError, Exit
+from . import output
+
+if TYPE_CHECKING:
+    from torch import device, dtype, nn
+
+    from ..checkpoint import LoadedEncoder
+    from ..data import Source
+    from ..evaluate.features import Features
+    from ..evaluate.score import Score
+    from ..views.evaluation import EvalTransform
+
+    Evaluate = Callable[[Features, Features], list[Score]]
+
+INTERVAL = 10.0  # seconds between lines of progress
+
+
+@dataclass
+class Experiment:
+    """An encoder, labelled images to learn from and to test on, and the machine to do it on."""
+
+    encoder: LoadedEncoder
+    train: Source
+    test: Source
+    device: device
+    dtype: dtype
+    workers: int
+    batch_size: int
+
+    def run(self, evaluate: Evaluate, baselines: bool) -> tuple[list[Score], dict[str, Score], list[Features]]:
+        """The scores of the encoder, the first score of each baseline, and the encoder's features."""
+        from ..evaluate.baselines import PIXELS, Pixels, random_backbone
+        from ..views.evaluation import EvalTransform
+
+        image = self.encoder.meta["image"]
+        own = EvalTransform(image["size"], image["mean"], image["std"])
+        pair = self._features(self.encoder.backbone, own, self.encoder.spec.backbone.arch)
+        scores, beside = evaluate(*pair), {}
+        if baselines:
+            beside["pixels"] = evaluate(*self._features(Pixels(), PIXELS, "raw pixels"))[0]
+            fresh = random_backbone(self.encoder.spec.backbone, image["size"])
+            beside["random"] = evaluate(*self._features(fresh, own, "random weights"))[0]
+        return scores, beside, pair
+
+    def _features(self, net: nn.Module, transform: EvalTransform, what: str) -> list[Features]:
+        from ..evaluate.features import extract
+
+        found = []
+        for source, part in ((self.train, "training"), (self.test, "test")):
+            output.note(f"features of {len(source)} {part} images, {what}")
+            found.append(
+                extract(
+                    net,
+                    source,
+                    transform,
+                    batch_size=self.batch_size,
+                    workers=self.workers,
+                    device=self.device,
+                    dtype=self.dtype,
+                    progress=progress(),
+                )
+            )
+        return found
+
+
+def open_experiment(
+    model: Path,
+    data: str | None,
+    val_data: str | None,
+    *,
+    seed: int,
+    download: bool,
+    device: str,
+    precision: str,
+    workers: int | None,
+    batch_size: int,
+) -> Experiment:
+    """The encoder in ``model``, and ``data`` or else the images it was trained on, split as they were then."""
+    from ..checkpoint import load_encoder
+    from ..data import open_pair
+    from ..machine import choose_device, choose_dtype, choose_workers
+    from ..spec import DataSpec
+
+    chosen = choose_device(device)
+    encoder = load_encoder(model)
+    if data is None:
+        spec, seed = encoder.spec.data, encoder.spec.run.seed
+        spec = spec.model_copy(update={"val": val_data or spec.val, "download": download})
+    else:
+        spec = DataSpec(path=data, val=val_data, download=download)
+    train, test = open_pair(spec, seed)
+    for source in (train, test):
+        for line in source.notes:
+            output.note(line)
+        if source.labels is None:
+            hint = "give labelled images with --data" if data is None else "put images into one folder for each class"
+            raise DataError(f"{source.name} has no labels to evaluate with", hint)
+    dtype = choose_dtype(precision, chosen)
+    return Experiment(encoder, train, test, chosen, dtype, choose_workers(workers), batch_size)
+
+
+def finish(
+    task: str,
+    experiment: Experiment,
+    outcome: tuple[list[Score], dict[str, Score], list[Features]],
+    *,
+    fail_under: float | None,
+    as_json: bool,
+) -> None:
+    """Print the result; exit with code 7 where its top-1, that of the first score, is under ``fail_under``."""
+    scores, beside, pair = outcome
+    first, encoder = scores[0], experiment.encoder
+    notes = list(dict.fromkeys(line for score in scores for line in score.notes))
+    skipped = [{"image": name, "reason": reason} for part in pair for name, reason in part.skipped]
+    for line in notes:
+        output.warn(line)
+    if skipped:
+        output.warn(f"{len(skipped)} images cannot be read, the first: {skipped[0]['image']}: {skipped[0]['reason']}")
+    result: dict[str, Any] = {"task": task, **first.as_dict()}
+    result["protocol"] |= {
+        "arch": encoder.spec.backbone.arch,
+        "size": encoder.meta["image"]["size"],
+        "precision": str(experiment.dtype).removeprefix("torch."),
+    }
+    if len(scores) > 1:
+        result["grid"] = [dict(s.protocol) | {"top1": s.top1, "top5": s.top5} for s in scores]
+    if beside:
+        result["baselines"] = {name: score.as_dict() for name, score in beside.items()}
+    sets = zip(("train", "test"), pair, strict=True)
+    result |= {
+        "data": {key: {"name": part.name, "fingerprint": part.fingerprint} for key, part in sets},
+        "checkpoint": {"path": str(encoder.path), "method": encoder.spec.method.name, "step": encoder.meta["step"]},
+        "skipped": skipped,
+        "notes": notes,
+    }
+    if fail_under is not None:
+        result["gate"] = {"fail_under": fail_under, "passed": first.top1 >= fail_under}
+    output.emit(result, as_json, describe(task, scores, beside, pair))
+    if fail_under is not None and first.top1 < fail_under:
+        output.warn(f"top-1 {first.top1:.4f} is under --fail-under {fail_under:g}")
+        raise typer.Exit(int(Exit.GATE))
+
+
+def describe(task: str, scores: list[Score], beside: dict[str, Score], pair: list[Features]) -> str:
+    """The result for people, the first score first."""
+    first = scores[0]
+    lines = [f"{task}: {first}"]
+    shown = ("k", "temperature", "l2")
+    if len(scores) > 1:
+        for score in scores:
+            words = ", ".join(f"{key} {score.protocol[key]:g}" for key in shown if key in score.protocol)
+            lines.append(f"  {words}: {score}")
+    else:
+        lines.append("  " + ", ".join(f"{key} {first.protocol[key]:g}" for key in shown if key in first.protocol))
+    names = {"pixels": "raw pixels", "random": "random weights"}
+    lines += [f"  {names[key]}: {score}" for key, score in beside.items()]
+    where = pair[0].name if pair[0].name == pair[1].name else f"{pair[0].name} and {pair[1].name}"
+    lines.append(f"  {first.n_train} training and {first.n_test} test images of {first.classes} classes, {where}")
+    return "\n".join(lines)
+
+
+def progress() -> Callable[[int, int], None]:
+    """Says every ten seconds how far a long pass over images is."""
+    last = time.monotonic()
+
+    def say(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= INTERVAL:
+            last = time.monotonic()
+            output.note(f"  {done} of {total} images")
+
+    return say
