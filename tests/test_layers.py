@@ -101,6 +101,12 @@ def test_every_file_stands_in_the_order() -> None:
     assert not unknown, f"not in ORDER: {sorted(unknown)}; say between which layers they belong"
 
 
+def test_contributors_are_told_the_same_order() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    block = text.split("only upwards** in this list:\n\n```\n")[1].split("```")[0]
+    assert [word.rstrip("/") for word in block.split()] == [name for name in ORDER if name != "__main__"]
+
+
 def test_imports_point_only_upwards() -> None:
     wrong = [
         f"{show(path, found.line)} imports {found.module}"
