@@ -53,6 +53,10 @@ def _resize(images: Tensor, height: int, width: int) -> Tensor:
         return images
     if images.device.type == "cpu":  # torch's uint8 path exists there alone
         return F.interpolate(images, (height, width), mode="bicubic", align_corners=False, antialias=True)
+    return _resize_by_matrices(images, height, width)
+
+
+def _resize_by_matrices(images: Tensor, height: int, width: int) -> Tensor:
     start, ends = torch.zeros(1, device=images.device), torch.tensor(images.shape[2:], device=images.device)
     down = resize_matrices(start, ends[:1], images.shape[2], height, "bicubic")
     across = resize_matrices(start, ends[1:], images.shape[3], width, "bicubic")

@@ -25,12 +25,11 @@ def crop_boxes(
     log-uniform), the first that fits inside wins and lies anywhere; where none fits, the largest central box whose
     aspect is within ``ratio``. ``scale`` and ``ratio`` are (low, high), or (..., 2) for different views at once.
     """
-    low, high = np.moveaxis(np.asarray(scale, np.float64), -1, 0)[..., None]
-    area = height * width * (low + (high - low) * u[..., :TRIES])
-    narrow, broad = np.moveaxis(np.asarray(ratio, np.float64), -1, 0)[..., None]
-    aspect = np.exp(np.log(narrow) + (np.log(broad) - np.log(narrow)) * u[..., TRIES : 2 * TRIES])
-    w = np.rint(np.sqrt(area * aspect))
-    h = np.rint(np.sqrt(area / aspect))
+    scale, ratio = np.asarray(scale, np.float64), np.asarray(ratio, np.float64)
+    area = height * width * _between(scale, u[..., :TRIES])
+    stretch = np.exp(0.5 * _between(np.log(ratio), u[..., TRIES : 2 * TRIES]))
+    side = np.sqrt(area)
+    w, h = np.rint(side * stretch), np.rint(side / stretch)
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
 
     first = fits.argmax(-1)[..., None]
@@ -39,12 +38,16 @@ def crop_boxes(
     left = np.floor(u[..., -1] * (width - w + 1))
     found = fits.any(-1)
     if not found.all():
-        central_w = np.minimum(width, np.rint(height * broad[..., 0]))
-        central_h = np.minimum(height, np.rint(width / narrow[..., 0]))
-        w, h = np.where(found, w, central_w), np.where(found, h, central_h)
+        w = np.where(found, w, np.minimum(width, np.rint(height * ratio[..., 1])))
+        h = np.where(found, h, np.minimum(height, np.rint(width / ratio[..., 0])))
         top = np.where(found, top, (height - h) // 2)
         left = np.where(found, left, (width - w) // 2)
     return np.stack([top, left, h, w], -1).astype(np.int64)
+
+
+def _between(ends: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+    low, high = ends[..., :1], ends[..., 1:]
+    return low + (high - low) * u
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int, interpolation: Interpolation) -> Tensor:
