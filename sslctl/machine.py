@@ -29,7 +29,10 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         has = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and cpu_has_bf16()
         precision = "bf16" if has else "fp32"
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in dtypes:
+        raise SpecError(f"--precision '{precision}': no such precision", "one of auto, fp32, bf16, fp16")
+    return dtypes[precision]
 
 
 def cpu_has_bf16() -> bool:

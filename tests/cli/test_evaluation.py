@@ -1,0 +1,169 @@
+"""knn, linear-eval, attn-map and export from the command line: on a run alone, JSON, gates, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from sslctl.cli.main import app
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def result(*words: object) -> dict[str, Any]:
+    done = call(*words, "--json")
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == 1
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def write_images(folder: Path, classes: list[str], count: int) -> Path:
+    rng = np.random.default_rng(len(classes) * count)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            noise = rng.normal(0, 25, (24, 32, 3)) + COLOURS[name]
+            Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def pretrain(data: Path, out: Path, method: str, arch: str, **args: object) -> Path:
+    sets = [f"--set=backbone.args={json.dumps(args)}", "--set=run.threads=1", "--workers=0", "--seed=1"]
+    if method == "dino":
+        sets += ["--set=method.prototypes=16", "--set=method.hidden=8", "--set=method.bottleneck=8"]
+    done = call(
+        "pretrain", f"--data={data}", f"--method={method}", f"--arch={arch}", "--multi-crop=2x32", "--steps=2",
+        "--batch-size=8", f"--out={out}", *sets
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data") / "flags", list(COLOURS), 20)
+
+
+@pytest.fixture(scope="module")
+def resnet(images: Path) -> Path:
+    tiny = {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]}
+    return pretrain(images, images.parent / "resnet", "simclr", "resnet18", **tiny)
+
+
+@pytest.fixture(scope="module")
+def vit(images: Path) -> Path:
+    tiny = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    return pretrain(images, images.parent / "vit", "dino", "vit_tiny_patch16_224", **tiny)
+
+
+def test_knn_of_a_run_needs_nothing_but_the_run(resnet: Path) -> None:
+    found = result("knn", resnet, "--k", "3,50", "--temperature", "0.07,1", "--baselines", "--precision", "fp32")
+    assert (found["n_train"], found["n_test"], found["classes"]) == (54, 6, 3)
+    assert 0 <= found["top1"] <= 1 and found["top5"] == 1
+    low, high = found["interval"]
+    assert low < found["top1"] + 1e-9 and found["top1"] < high + 1e-9
+    assert found["protocol"] == {
+        "name": "knn", "k": 3, "temperature": 0.07, "arch": "resnet18", "size": 32, "precision": "float32"
+    }  # fmt: skip
+    assert [(g["k"], g["temperature"]) for g in found["grid"]] == [(3, 0.07), (3, 1.0), (50, 0.07), (50, 1.0)]
+    assert found["grid"][0]["top1"] == found["top1"]
+    assert found["baselines"]["pixels"]["top1"] == 1.0  # colours are plain to see in the pixels
+    assert found["checkpoint"] == {
+        "path": str(resnet / "checkpoints" / Path(found["checkpoint"]["path"]).name), "method": "simclr", "step": 2
+    }  # fmt: skip
+    assert len(found["data"]["train"]["fingerprint"]) == 64
+
+
+def test_a_checkpoint_file_serves_as_well_as_its_run(resnet: Path, images: Path) -> None:
+    (file,) = (resnet / "checkpoints").glob("step-*.safetensors")
+    by_file, by_run = result("knn", file), result("knn", resnet)
+    assert by_file["top1"] == by_run["top1"] and by_file["data"] == by_run["data"]
+
+
+def test_linear_eval_learns_the_colours_and_says_how(resnet: Path, images: Path, tmp_path: Path) -> None:
+    test = write_images(tmp_path / "test", list(COLOURS), 5)
+    found = result("linear-eval", resnet, "--data", images, "--val-data", test)
+    assert (found["n_train"], found["n_test"]) == (60, 15)
+    assert found["top1"] > 0.8
+    assert found["protocol"]["l2"] in [float(key) for key in found["protocol"]["held_out_top1"]]
+    text = call("linear-eval", resnet, "--data", images, "--val-data", test).stdout
+    assert text.startswith("linear-eval: top-1 ") and "60 training and 15 test images of 3 classes" in text
+
+
+def test_a_missed_gate_prints_the_result_and_exits_with_7(resnet: Path) -> None:
+    done = call("knn", resnet, "--fail-under", "1", "--json", "--k", "54")
+    found = json.loads(done.stdout)
+    if found["top1"] < 1:
+        assert done.exit_code == 7 and found["gate"] == {"fail_under": 1.0, "passed": False}
+        assert "under --fail-under 1" in done.stderr
+    assert result("knn", resnet, "--fail-under", "0")["gate"]["passed"]
+
+
+def test_images_without_labels_or_with_other_classes_are_refused(resnet: Path, images: Path, tmp_path: Path) -> None:
+    done = call("knn", resnet, "--data", images / "red")
+    assert done.exit_code == 3 and "no labels" in done.stderr
+    other = write_images(tmp_path / "other", ["blue", "green"], 3)
+    (other / "green").rename(other / "verde")
+    done = call("knn", resnet, "--data", images, "--val-data", other)
+    assert done.exit_code == 3 and "verde" in done.stderr
+
+
+def test_usage_errors_name_the_value(resnet: Path, vit: Path, tmp_path: Path) -> None:
+    for words, message in [
+        (("knn", resnet, "--k", "5,x"), "--k '5,x'"),
+        (("knn", resnet, "--temperature", "0"), "--temperature '0'"),
+        (("knn", resnet, "--device", "cubs"), "--device 'cubs'"),
+        (("knn", resnet, "--precision", "fp23"), "--precision 'fp23'"),
+        (("export", resnet, "--out", tmp_path / "e", "--format", "tim"), "did you mean 'timm'"),
+        (("attn-map", resnet, "x.png"), "does not exist"),
+        (("attn-map", vit, tmp_path / "nowhere"), "does not exist"),
+    ]:
+        done = call(*words)
+        assert done.exit_code in (2, 3) and message in done.stderr, done.stderr
+        assert done.stdout == ""
+    assert call("knn", tmp_path).exit_code == 4
+
+
+def test_attn_map_paints_what_it_can_read_and_exits_with_3_for_the_rest(
+    vit: Path, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "in" / f"{name}.png").write_bytes((images / "red" / "0.png").read_bytes())
+    found = result("attn-map", vit, tmp_path / "in" / "a.png", "--out", tmp_path / "one", "--size", "64")
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == [
+        f"a_{kind}.png" for kind in ("head0", "head1", "mean", "overlay", "sheet")
+    ]
+    assert found["images"][0]["grid"] == [7, 10]  # 24x32 in the area of 64x64, 8 px a patch
+    (tmp_path / "in" / "c.png").write_bytes(b"\x89PNG")
+    done = call("attn-map", vit, tmp_path / "in", "--out", tmp_path / "all", "--json")
+    manifest = json.loads(done.stdout)
+    assert done.exit_code == 3
+    assert [Path(entry["image"]).name for entry in manifest["images"]] == ["a.png", "b.png"]
+    assert [Path(entry["image"]).name for entry in manifest["failed"]] == ["c.png"] and "c.png" in done.stderr
+
+
+def test_attention_of_a_resnet_is_refused(resnet: Path, images: Path, tmp_path: Path) -> None:
+    done = call("attn-map", resnet, images, "--out", tmp_path / "maps")
+    assert done.exit_code == 2 and "need a ViT" in done.stderr and not (tmp_path / "maps").exists()
+
+
+def test_export_says_how_to_load_it(vit: Path, tmp_path: Path) -> None:
+    found = result("export", vit, "--out", tmp_path / "encoder")
+    assert found["difference"] < 1e-5 and found["format"] == "timm"
+    assert "local-dir:encoder" in found["load"]
+    assert sorted(p.name for p in (tmp_path / "encoder").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    done = call("export", vit, "--out", tmp_path / "encoder")
+    assert done.exit_code == 2 and "--force" in done.stderr
