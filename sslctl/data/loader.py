@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import re
+import contextlib
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,9 @@ from .source import Source
 from .unreadable import check_bad, next_readable, nothing_readable
 
 Geometric = Callable[[np.ndarray, int, int], list[Tensor]]
+
+GRACE = 2.0
+"""Seconds that workers have to end by themselves."""
 
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
@@ -81,22 +84,26 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         batches = self._from_memory() if self.source.array is not None else self._from_files()
-        for batch in batches:
-            if self.fail_on_bad:
-                check_bad(self.source, dict(batch.bad), fail=True, limit=0)
-            yield batch
+        with contextlib.closing(batches):
+            for batch in batches:
+                if self.fail_on_bad:
+                    check_bad(self.source, dict(batch.bad), fail=True, limit=0)
+                yield batch
 
     def close(self) -> None:
-        """Ends the workers, also those that hang in a read."""
+        """Ends the workers; those that are not done within GRACE seconds are killed, for they ignore SIGTERM."""
         running, self._running = self._running, None
         processes = list(getattr(running, "_workers", []))
-        if processes:
+        if not processes:
+            return
+        late = threading.Timer(GRACE, lambda: [process.kill() for process in processes if process.is_alive()])
+        late.start()
+        try:
             running._shutdown_workers()
-        for process in processes:
-            if process.is_alive():  # SIGTERM is ignored there
-                process.kill()
+        finally:
+            late.cancel()
 
-    def _from_memory(self) -> Iterator[Batch]:
+    def _from_memory(self) -> Generator[Batch, None, None]:
         array, bad = self.source.array, self.source.bad
         assert array is not None
         if len(bad) == len(self.source):
@@ -112,11 +119,11 @@ class Loader:
             images = torch.from_numpy(array[used]).permute(0, 3, 1, 2)
             yield _batch(self.source, keys, used, [], images, met)
 
-    def _from_files(self) -> Iterator[Batch]:
+    def _from_files(self) -> Generator[Batch, None, None]:
         if not len(self.keys):
             return
         assert self.geometric is not None
-        reading = torch.full((max(1, self.workers), 2), -1)  # per worker: process id, index in hand
+        reading = torch.full((max(1, self.workers),), -1)  # the index in hand, by worker
         reading.share_memory_()  # type: ignore[no-untyped-call]
         loader = DataLoader(
             _Reader(self.source, self.geometric, reading),
@@ -134,7 +141,7 @@ class Loader:
                 try:
                     batch = next(batches)
                 except (RuntimeError, OSError, EOFError) as e:
-                    raise (_machine_error(e, reading, self.source) or e) from e
+                    raise (self._machine_error(e, reading.tolist()) or e) from e
                 if isinstance(batch, SslctlError):
                     raise batch
                 yield batch
@@ -147,8 +154,32 @@ class Loader:
         before = None if child is None else signal.getsignal(child)
         self._running = iter(loader)
         if child is not None and signal.getsignal(child) is not before:
-            signal.signal(child, before)
+            signal.signal(child, before or signal.SIG_DFL)
         return iter(self._running)
+
+    def _machine_error(self, e: Exception, reading: list[int]) -> MachineError | None:
+        """What the death of a worker looks like from here, in words; None where ``e`` is something else."""
+        lost, causes = [], set()
+        for worker, process in enumerate(getattr(self._running, "_workers", [])):
+            if not str(e).startswith("Caught "):  # an exception inside a worker; else its death, perhaps just now
+                process.join(0.2)
+            if process.exitcode:
+                at = f" while reading {self.source.item_name(reading[worker])}" if reading[worker] >= 0 else ""
+                lost.append(f"worker {worker}{at}")
+                causes.add(
+                    signal.Signals(-process.exitcode).name if process.exitcode < 0 else f"exit {process.exitcode}"
+                )
+        if "SIGBUS" in causes or "No space left on device" in str(e) or "shared memory" in str(e):
+            return MachineError(
+                "the loader ran out of shared memory (/dev/shm)",
+                "give it more (docker run --shm-size 8g), or --workers 0",
+            )
+        if not lost:
+            return None
+        return MachineError(
+            f"a loader process died ({', '.join(sorted(causes))}): {'; '.join(lost)}",
+            "SIGKILL is most often the out-of-memory killer (see dmesg): fewer --workers need less memory",
+        )
 
 
 class _Reader(Dataset[Any]):
@@ -160,18 +191,17 @@ class _Reader(Dataset[Any]):
     def __getitems__(self, keys: list[Key]) -> Batch | SslctlError:
         worker = get_worker_info()
         mine = self.reading[worker.id if worker is not None else 0]
-        mine[0] = os.getpid()
         crops, used, bad = [], [], []
         try:
             for epoch, index in keys:
-                mine[1] = index
+                mine.fill_(index)
                 at, image, before = next_readable(self.source, index)
                 crops.append(self.geometric(image, epoch, index))
                 used.append(at)
                 bad += before
         except SslctlError as e:  # as a value: torch would wrap it into a traceback
             return e
-        mine[1] = -1
+        mine.fill_(-1)
         views = [default_collate(list(view)) for view in zip(*crops, strict=True)]
         return _batch(self.source, keys, used, views, None, bad)
 
@@ -198,28 +228,3 @@ def _start_worker(_: int) -> None:
     for name in _STOP_SIGNALS:  # sent to the whole process group; the main process decides what they mean
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-
-
-def _machine_error(e: Exception, reading: Tensor, source: Source) -> MachineError | None:
-    """What the death of a worker looks like from outside, in words; None where ``e`` is something else."""
-    text = str(e)
-    if "Bus error" in text or "No space left on device" in text or "shared memory" in text:
-        return MachineError(
-            "the loader ran out of shared memory (/dev/shm)", "give it more (docker run --shm-size 8g), or --workers 0"
-        )
-    if text.startswith("Caught "):  # an exception of our own code inside a worker
-        return None
-    dead = re.search(r"pid(?:\(s\))? ([\d, ]+)", text)
-    if dead is None and isinstance(e, RuntimeError):
-        return None
-    pids = {int(pid) for pid in re.findall(r"\d+", dead[1])} if dead else set()
-    lost = [(worker, pid, i) for worker, (pid, i) in enumerate(reading.tolist()) if pid in pids]
-    names = "; ".join(
-        f"worker {worker} (process {pid})" + (f" while reading {source.item_name(i)}" if i >= 0 else "")
-        for worker, pid, i in lost
-    )
-    cause = text.partition("killed by signal: ")[2].partition(".")[0]
-    return MachineError(
-        f"a loader process died{f' ({cause})' if cause else ''}: {names or 'which one is not known'}",
-        "look for the out-of-memory killer in dmesg; fewer --workers need less memory; the same command goes on",
-    )

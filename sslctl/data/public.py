@@ -167,7 +167,8 @@ def _labels(dataset: Any) -> Labels:
     if samples is not None:
         return np.array([label for _, label in samples], np.int64)
     keys = ("targets", "labels", "_labels")
-    return np.array(next(getattr(dataset, key) for key in keys if hasattr(dataset, key)), np.int64)
+    values = next(getattr(dataset, key) for key in keys if hasattr(dataset, key))
+    return np.asarray(values).astype(np.int64)
 
 
 def _classes(dataset: Any, labels: Labels) -> list[str]:

@@ -1,0 +1,306 @@
+"""Decoding: files of every kind that Pillow writes come out as the pixels they mean, or are refused with the reason."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from sslctl.data.decode import BadImage, decode_bytes, decode_file, header_size
+
+RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+GREY = RGB[..., 0]
+ALPHA = np.random.default_rng(2).integers(0, 256, (5, 7), dtype=np.uint8)
+
+
+def encode(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def png(pixels: np.ndarray, kind: int, depth: int = 16) -> bytes:
+    """A PNG written by hand: Pillow cannot write 16-bit colour."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(f">u{depth // 8}").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A 1-bit PNG of many pixels in few bytes."""
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+def three(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "GIF", "PPM", "TGA", "QOI"])
+def test_exact_formats_give_the_exact_pixels(format: str) -> None:
+    source = RGB // 51 * 51  # few enough colours for GIF
+    assert np.array_equal(decode_bytes(encode(Image.fromarray(source), format)), source)
+
+
+@pytest.mark.parametrize("options", [("WEBP", {"lossless": True}), ("JPEG2000", {"irreversible": False})])
+def test_lossless_modes_of_lossy_formats_are_exact(options: tuple[str, dict[str, object]]) -> None:
+    assert np.array_equal(decode_bytes(encode(Image.fromarray(RGB), options[0], **options[1])), RGB)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "AVIF"])
+def test_lossy_formats_come_close(format: str) -> None:
+    smooth = np.linspace(0, 255, 64 * 48 * 3).reshape(48, 64, 3).astype(np.uint8)
+    decoded = decode_bytes(encode(Image.fromarray(smooth), format, quality=95))
+    assert decoded.shape == smooth.shape
+    assert np.abs(decoded.astype(int) - smooth).mean() < 3
+
+
+def test_grey_of_1_8_and_16_bits() -> None:
+    assert np.array_equal(decode_bytes(encode(Image.fromarray(GREY))), three(GREY))
+    bits = Image.fromarray(GREY > 127)
+    assert bits.mode == "1"
+    assert np.array_equal(decode_bytes(encode(bits)), three(np.where(GREY > 127, 255, 0)))
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grey_is_scaled_not_clipped(format: str) -> None:
+    wide = np.linspace(0, 65535, 16 * 16).round().astype(np.uint16).reshape(16, 16)
+    decoded = decode_bytes(encode(Image.fromarray(wide), format))
+    assert np.array_equal(decoded, three(np.round(wide / 257).astype(np.uint8)))
+    assert decoded.min() == 0 and decoded.max() == 255
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (6, 4), (4, 2)])
+def test_16_bit_colour_keeps_its_high_byte(kind: int, channels: int) -> None:
+    wide = np.random.default_rng(3).integers(0, 65536, (5, 7, channels))
+    decoded = decode_bytes(png(wide, kind)).astype(int)
+    colour = wide[..., :3] if channels > 2 else np.repeat(wide[..., :1], 3, axis=2)
+    assert np.abs(decoded - colour / 257).max() <= 1
+
+
+def test_alpha_is_dropped_not_composited() -> None:
+    rgba = np.dstack([RGB, ALPHA])
+    assert np.array_equal(decode_bytes(encode(Image.fromarray(rgba))), RGB)
+    grey_alpha = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])
+    assert np.array_equal(decode_bytes(encode(grey_alpha)), three(GREY))
+
+
+@pytest.mark.parametrize("transparency", [None, 1, bytes([0, 128, 255, 10])])
+def test_palette_with_and_without_transparency(transparency: int | bytes | None) -> None:
+    indices = np.random.default_rng(4).integers(0, 4, (5, 7), dtype=np.uint8)
+    palette = np.array([[255, 0, 0], [0, 250, 0], [0, 0, 245], [9, 99, 199]], np.uint8)
+    image = Image.frombytes("P", (7, 5), indices.tobytes())
+    image.putpalette(palette.ravel().tolist())
+    options = {} if transparency is None else {"transparency": transparency}
+    assert np.array_equal(decode_bytes(encode(image, **options)), palette[indices])
+
+
+def test_cmyk() -> None:
+    cmyk = Image.fromarray(RGB).convert("CMYK")
+    assert np.array_equal(decode_bytes(encode(cmyk, "TIFF")), RGB)
+    flat = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    red = decode_bytes(encode(flat, "JPEG", quality=100))
+    assert np.abs(red.astype(int) - [255, 0, 0]).max() < 6
+
+
+def test_animations_give_their_first_frame() -> None:
+    frames = [Image.new("RGB", (6, 4), color) for color in ((255, 0, 0), (0, 255, 0))]
+    for format in ("GIF", "WEBP", "PNG"):
+        options = {"lossless": True} if format == "WEBP" else {}
+        data = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
+        assert np.array_equal(decode_bytes(data), np.broadcast_to(np.array([255, 0, 0], np.uint8), (4, 6, 3)))
+
+
+# How each orientation's stored rows and columns follow from the upright image (EXIF 2.32, tag 0x0112).
+STORED = {
+    1: lambda up: up,
+    2: lambda up: up[:, ::-1],
+    3: lambda up: up[::-1, ::-1],
+    4: lambda up: up[::-1],
+    5: lambda up: up.swapaxes(0, 1),
+    6: lambda up: np.rot90(up, 1),
+    7: lambda up: up[::-1, ::-1].swapaxes(0, 1),
+    8: lambda up: np.rot90(up, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_applied(orientation: int, format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](RGB)))
+    options = {"lossless": True} if format == "WEBP" else {}
+    assert np.array_equal(decode_bytes(encode(stored, format, exif=exif, **options)), RGB)
+
+
+def test_exif_orientation_of_a_jpeg_and_of_grey() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    up = np.zeros((32, 64), np.uint8)
+    up[:, 40:] = 200
+    stored = Image.fromarray(np.ascontiguousarray(STORED[6](up)))
+    decoded = decode_bytes(encode(stored, "JPEG", quality=100, exif=exif))
+    assert decoded.shape == (32, 64, 3)
+    assert np.abs(decoded.astype(int) - three(up)).max() < 5
+
+
+def test_broken_metadata_does_not_cost_the_image() -> None:
+    data = encode(Image.fromarray(RGB), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert np.array_equal(decode_bytes(data), RGB)
+
+
+def test_the_array_is_ours_to_write() -> None:
+    decoded = decode_bytes(encode(Image.fromarray(RGB)))
+    decoded[0, 0] = 7
+    assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
+def test_thin_images(size: tuple[int, int]) -> None:
+    assert decode_bytes(encode(Image.new("RGB", size, (1, 2, 3)))).shape == (size[1], size[0], 3)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pixels_without_a_known_range_are_refused(mode: str) -> None:
+    image = Image.fromarray(np.linspace(0, 1, 12).reshape(3, 4).astype(np.float32 if mode == "F" else np.int32))
+    assert image.mode == mode
+    with pytest.raises(BadImage, match="float pixels" if mode == "F" else "32-bit grey"):
+        decode_bytes(encode(image, "TIFF"))
+
+
+@pytest.mark.parametrize("side", [10_000, 15_000, 40_000])
+def test_bombs_are_refused_from_the_header(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = png(np.zeros((1, 1), np.uint8), 0, 8)
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    crc = struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    data = data[:16] + header + crc + data[33:]
+
+    def load(self: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(BadImage, match="megapixels"):
+        decode_bytes(data)
+
+
+def test_a_real_bomb_and_a_large_image() -> None:
+    data = bomb(10_000, 10_000)
+    assert len(data) < 20_000
+    with pytest.raises(BadImage, match="10000x10000 is 100 megapixels, more than 64"):
+        decode_bytes(data)
+    assert decode_bytes(bomb(8192, 1024)).shape == (1024, 8192, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "0 bytes"),
+        (b"<html><body>404</body></html>", "starts with '<html><body>'"),
+        (b"\n\n  <!DOCTYPE html>", "starts with '<!DOCTYPE ht'"),
+        (bytes(500), "starts with zeros"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
+        (b"\x00\x01\x02binary", r"starts with '\\x00\\x01"),
+    ],
+)
+def test_what_is_no_image_says_what_it_is(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    with pytest.raises(BadImage) as caught:
+        decode_file(str(path))
+    assert reason.replace(r"\\", "\\") in caught.value.reason
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000"])
+def test_truncated_files_are_refused(format: str) -> None:
+    noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise), format)
+    with pytest.raises(BadImage) as caught:
+        decode_bytes(data[: len(data) * 2 // 3])
+    assert caught.value.reason
+
+
+def test_the_wrong_extension_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "really.jpg"
+    path.write_bytes(encode(Image.fromarray(RGB)))
+    assert np.array_equal(decode_file(str(path)), RGB)
+    assert header_size(str(path)) == (7, 5)
+
+
+def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(BadImage, match="No such file"):
+        decode_file(str(tmp_path / "gone.png"))
+    with pytest.raises(BadImage, match="not a regular file"):
+        decode_file(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(BadImage, match="not a regular file"):
+        decode_file(str(tmp_path / "pipe.png"))
+    with pytest.raises(BadImage, match="null"):
+        decode_file("a\0b.png")
+
+
+def test_formats_that_run_programs_are_not_opened() -> None:
+    with pytest.raises(BadImage, match="not an image"):
+        decode_bytes(encode(Image.fromarray(RGB), "EPS"))
+
+
+def test_a_bad_image_survives_the_way_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(BadImage("0 bytes", "a.png")))
+    assert (error.reason, error.message, error.exit_code) == ("0 bytes", "a.png: 0 bytes", 3)
+
+
+FUZZ = """
+import io, random, sys
+import numpy as np
+from PIL import Image
+from sslctl.data.decode import BadImage, decode_bytes
+good = bad = 0
+file = io.BytesIO()
+Image.new("1", (10000, 10000)).save(file, "PNG")
+try:
+    decode_bytes(file.getvalue())
+except BadImage:
+    bad += 1
+image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8))
+for format in ("PNG", "palette", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "TGA", "QOI"):
+    file = io.BytesIO()
+    (image.quantize(16) if format == "palette" else image).save(file, "PNG" if format == "palette" else format)
+    rng = random.Random(format)
+    for _ in range(60):
+        data = bytearray(file.getvalue())
+        for _ in range(rng.randint(1, 8)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        del data[rng.randrange(len(data) // 2, 2 * len(data)) :]
+        try:
+            pixels = decode_bytes(bytes(data))
+            assert pixels.ndim == 3 and pixels.dtype == np.uint8
+            good += 1
+        except BadImage as e:
+            assert e.reason
+            bad += 1
+print(good, bad)
+"""
+
+
+def test_no_mutation_of_a_file_does_more_than_make_it_a_bad_image() -> None:
+    """In a process of its own, because a decoder that crashes takes its process along."""
+    done = subprocess.run([sys.executable, "-c", FUZZ], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # Pillow's warnings would land in the midst of the progress display
+    good, bad = map(int, done.stdout.split())
+    assert good > 50 and bad > 50
