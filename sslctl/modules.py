@@ -96,9 +96,14 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
-def other_views(targets: int, views: int, device: torch.device) -> Tensor:
-    """The pairs of a target view and a different view, bool (T, V); the targets are the first of the views."""
-    return ~torch.eye(targets, views, dtype=torch.bool, device=device)
+def mean_of_others(pairs: Tensor) -> Tensor:
+    """Mean of ``pairs`` (T, V) of a target view and a view, but for those of a view with itself.
+
+    The targets are the first T of the V views.
+    """
+    targets, views = pairs.shape
+    itself = torch.eye(targets, views, dtype=torch.bool, device=pairs.device)
+    return pairs.masked_fill(itself, 0).sum() / (targets * (views - 1))
 
 
 @full_precision
@@ -111,7 +116,7 @@ def swapped_cross_entropy(targets: Tensor, logits: Tensor, temperature: float) -
     s = logits / temperature
     agreement = torch.einsum("tbk,vbk->tv", targets, s) / s.shape[1]
     pairs = s.logsumexp(-1).mean(-1) - agreement  # (T, V)
-    return pairs[other_views(len(targets), len(s), s.device)].mean()
+    return mean_of_others(pairs)
 
 
 @torch.no_grad()

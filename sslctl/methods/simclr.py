@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import distributed
 from ..method import Facts, Method, Output, Params, Views
-from ..modules import Encoder, encode, full_precision, mlp, other_views
+from ..modules import Encoder, encode, full_precision, mean_of_others, mlp
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec
 
@@ -83,8 +83,9 @@ def nt_xent(z: Tensor, targets: int, temperature: float) -> Tensor:
     keys = distributed.gather(z[:targets].transpose(0, 1))  # (N, T, D), N images on all processes
     logits = torch.einsum("vbd,ntd->vbnt", z, keys) / temperature  # (V, B, N, T)
     image = torch.arange(z.shape[1], device=z.device)
-    own = F.one_hot(image + distributed.rank() * len(image), len(keys)).bool()  # (B, N)
-    positive = logits[:, own]  # (V, B, T)
-    negative = logits.masked_fill(own[..., None], -torch.inf).flatten(2).logsumexp(-1, keepdim=True)  # (V, B, 1)
+    own = image + distributed.rank() * len(image)
+    positive = logits[:, image, own]  # (V, B, T)
+    itself = F.one_hot(own, len(keys)).bool()[..., None]  # (B, N, 1)
+    negative = logits.masked_fill(itself, -torch.inf).flatten(2).logsumexp(-1, keepdim=True)  # (V, B, 1)
     losses = (torch.logaddexp(positive, negative) - positive).mean(1)  # (V, T)
-    return 2 * losses.T[other_views(targets, len(z), z.device)].mean()
+    return 2 * mean_of_others(losses.T)

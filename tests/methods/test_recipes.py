@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sslctl.build import resolve
 from sslctl.errors import SpecError
+from sslctl.resolve import resolve
 
 
 def spec(method: dict[str, Any], **sections: Any) -> Any:
