@@ -53,7 +53,9 @@ def test_differences_see_method_parameters():
 def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path):
     code = "import sys; from pathlib import Path; from sslctl.run import Run; Run(Path(sys.argv[1])).__enter__()"
     with Run(tmp_path / "r"):
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "r")], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "r")], capture_output=True, text=True, check=False
+        )
     assert done.returncode != 0
     assert "MachineError" in done.stderr
     assert f"pid {os.getpid()}" in done.stderr
@@ -89,7 +91,10 @@ def test_last_is_the_newest_and_old_ones_go(tmp_path):
             path.write_bytes(str(step).encode())
             run.keep_last(path, keep=2)
     assert run.last.read_bytes() == b"15"
-    assert sorted(p.name for p in run.checkpoints.glob("step-*")) == ["step-000000010.safetensors", "step-000000015.safetensors"]
+    assert sorted(p.name for p in run.checkpoints.glob("step-*")) == [
+        "step-000000010.safetensors",
+        "step-000000015.safetensors",
+    ]
 
 
 def test_an_unreadable_image_is_listed_once_also_after_a_restart(tmp_path):
