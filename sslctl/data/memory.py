@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, MachineError
 from .decode import BadImage, Pixels, header_size
 from .source import FileSource, Indices, Source
 from .unreadable import nothing_readable
@@ -61,7 +61,8 @@ def in_memory(source: Source, wanted: bool | None = None) -> Source:
     """``source`` held in memory, where it is not and that is ``wanted`` (None: where its pixels stay within LIMIT).
 
     Sets with images of several sizes stay as they are; most are told by a few headers, without decoding.
-    Raises DataError where it is ``wanted`` and sizes differ, or where no image can be read.
+    Raises DataError where it is ``wanted`` and sizes differ, or where no image can be read; MachineError where memory
+    does not suffice.
     """
     if wanted is False or not isinstance(source, FileSource):
         return source
@@ -101,7 +102,7 @@ def _decode_all(source: FileSource, strict: bool) -> Source:
                     bad[i] = image.reason
                     continue
                 if array is None:
-                    array, first = np.zeros((len(source), *image.shape), np.uint8), i
+                    array, first = _room(source, image.shape), i
                 if image.shape != array.shape[1:]:
                     if strict:
                         raise _differ(source, first, array.shape[1:], i, image.shape)
@@ -110,6 +111,16 @@ def _decode_all(source: FileSource, strict: bool) -> Source:
     if array is None:
         raise nothing_readable(source, bad)
     return HeldSource(source, array, bad)
+
+
+def _room(source: Source, shape: tuple[int, ...]) -> Pixels:
+    try:
+        return np.zeros((len(source), *shape), np.uint8)
+    except MemoryError as e:
+        size = len(source) * int(np.prod(shape)) / 2**30
+        raise MachineError(
+            f"{source.name} does not fit into memory: {size:.0f} GiB", "leave --set data.in_memory=true out"
+        ) from e
 
 
 def _differ(source: Source, i: int, first: tuple[int, ...], j: int, other: tuple[int, ...]) -> DataError:

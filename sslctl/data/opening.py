@@ -69,7 +69,7 @@ def open_pair(spec: DataSpec, seed: int, *, labelled: bool = True) -> tuple[Sour
     """The images to train on and those for evaluation: ``spec.val``, or the set's own part, or a seeded share of it.
 
     Both are held in memory as ``spec.in_memory`` says, and labels of both index the same classes, matched by name.
-    With ``labelled=False`` labels that do not match are no error: the training set then goes without.
+    With ``labelled=False`` labels that do not match are no error: the training set then goes without them.
     Raises DataError, and MachineError where a public set cannot be fetched.
     """
     train = open_source(spec.path, download=spec.download, labelled=labelled)
@@ -81,7 +81,7 @@ def open_pair(spec: DataSpec, seed: int, *, labelled: bool = True) -> tuple[Sour
         train, val = split_source(train, spec.val_fraction, seed)
     if train.labels is not None and val.labels is not None:
         try:
-            val = align_labels(val, train)
+            val = align_labels(val, train, allow_missing=not labelled)
         except DataError as e:
             if labelled:
                 raise

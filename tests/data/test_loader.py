@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from sslctl.data.loader import Batch, Loader
 from sslctl.data.memory import in_memory
 from sslctl.data.order import order
 from sslctl.data.source import ArraySource, FileSource
-from sslctl.errors import DataError, MachineError
+from sslctl.errors import DataError
 
 MakeImage = Callable[..., np.ndarray]  # the fixture in conftest.py
 
@@ -188,78 +186,3 @@ def test_names_that_are_no_text_reach_the_workers(tmp_path: Path, image: MakeIma
         image(os.fsencode(tmp_path) + b"/caf\xe9-%d.png" % i, i)
     source = open_folder(str(tmp_path), "train")
     assert sum(len(batch.index) for batch in loader(source, 1)) == 4 * STEPS
-
-
-def fault(image: np.ndarray, epoch: int, index: int) -> list[Tensor]:
-    raise ZeroDivisionError("a bug of ours")
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_bug_in_a_crop_stays_what_it_is(files: FileSource, workers: int) -> None:
-    with pytest.raises(ZeroDivisionError, match="a bug of ours"):
-        list(Loader(files, fault, batch_size=4, seed=0, start_step=0, total_steps=4, workers=workers))
-
-
-DOOMED = int(order(5, 1, N)[9])
-
-
-def die(image: np.ndarray, epoch: int, index: int) -> list[Tensor]:
-    if (epoch, index) == (1, DOOMED):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return corners(image, epoch, index)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_worker_that_dies_is_named_with_the_image_in_its_hand(files: FileSource, workers: int) -> None:
-    handler = signal.getsignal(signal.SIGCHLD)
-    with pytest.raises(MachineError, match=r"a loader process died \(SIGKILL\)") as caught:
-        list(Loader(files, die, batch_size=4, seed=5, start_step=0, total_steps=STEPS, workers=workers))
-    assert f"while reading {files.item_name(DOOMED)}" in caught.value.message
-    assert caught.value.exit_code == 5 and caught.value.hint
-    assert signal.getsignal(signal.SIGCHLD) is handler
-
-
-def full(image: np.ndarray, epoch: int, index: int) -> list[Tensor]:
-    raise RuntimeError("unable to write to file </torch_1>: No space left on device (28)")
-
-
-def bus(image: np.ndarray, epoch: int, index: int) -> list[Tensor]:
-    os.kill(os.getpid(), signal.SIGBUS)  # what writing beyond the end of /dev/shm does
-    return []
-
-
-@pytest.mark.parametrize("geometric", [full, bus])
-def test_shared_memory_that_runs_out_is_named(files: FileSource, geometric: Callable[..., list[Tensor]]) -> None:
-    with pytest.raises(MachineError, match="/dev/shm") as caught:
-        list(Loader(files, geometric, batch_size=4, seed=5, start_step=0, total_steps=STEPS, workers=2))
-    assert "--workers 0" in caught.value.hint
-
-
-def test_signals_to_the_process_group_do_not_end_workers(files: FileSource) -> None:
-    """A terminal sends Ctrl-C, and SLURM SIGTERM, to all: the main process decides, and still needs its batches."""
-    running = loader(files, 2)
-    batches = iter(running)
-    got = [next(batches)]
-    workers = [process.pid for process in running._running._workers]
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-        for pid in workers:
-            os.kill(pid, number)
-    got += list(batches)
-    assert all(map(same, got, list(loader(files))))
-
-
-def sleepy(image: np.ndarray, epoch: int, index: int) -> list[Tensor]:
-    time.sleep(0.01 if epoch == 0 else 3600)
-    return corners(image, epoch, index)
-
-
-def test_close_ends_workers_in_any_state(files: FileSource) -> None:
-    running = Loader(files, sleepy, batch_size=4, seed=5, start_step=4, total_steps=STEPS, workers=2)
-    batches = iter(running)
-    next(batches)
-    processes = list(running._running._workers)
-    running.close()
-    running.close()
-    for process in processes:
-        process.join(10)
-        assert not process.is_alive()

@@ -13,7 +13,7 @@ from sslctl.data.decode import BadImage
 from sslctl.data.folder import open_folder
 from sslctl.data.memory import HeldSource, in_memory
 from sslctl.data.source import Source
-from sslctl.errors import DataError
+from sslctl.errors import DataError, MachineError
 
 MakeImage = Callable[..., np.ndarray]  # the fixture in conftest.py
 
@@ -65,6 +65,16 @@ def test_large_sets_stay_files_unless_wanted(equal: Source, monkeypatch: pytest.
     monkeypatch.setattr(memory, "LIMIT", 40 * 8 * 6 * 3)
     assert isinstance(in_memory(equal), HeldSource)
     assert in_memory(equal, False) is equal
+
+
+def test_a_set_that_does_not_fit(equal: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(memory.np, "zeros", refuse)
+    with pytest.raises(MachineError, match="does not fit into memory") as caught:
+        in_memory(equal, True)
+    assert caught.value.exit_code == 5
 
 
 def test_deciding_reads_headers_only(
