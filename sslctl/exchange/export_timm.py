@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -94,11 +95,15 @@ def config(encoder: LoadedEncoder) -> dict[str, Any]:
 
 
 def model_args(encoder: LoadedEncoder) -> dict[str, Any]:
+    """What timm's constructor must be told beside the architecture; no more, since other readers of the layout balk."""
     args = dict(encoder.spec.backbone.args)
     if encoder.backbone.kind == "vit":
         net = encoder.backbone.net
-        args |= {"img_size": encoder.meta["image"]["size"], "dynamic_img_size": True, "global_pool": net.global_pool}
-        args["fc_norm"] = not isinstance(net.fc_norm, torch.nn.Identity)
+        args |= {"img_size": encoder.meta["image"]["size"], "dynamic_img_size": True}
+        with torch.device("meta"):
+            plain = timm.create_model(encoder.spec.backbone.arch, pretrained=False, num_classes=0, **args)
+        if net.global_pool != plain.global_pool:
+            args |= {"global_pool": net.global_pool, "fc_norm": not isinstance(net.fc_norm, torch.nn.Identity)}
     return args
 
 
@@ -188,8 +193,10 @@ def _notes(backbone: Backbone) -> list[str]:
 def _refuse_taken(out: Path, force: bool) -> None:
     if not os.path.lexists(out):
         return
-    ours = out.is_dir() and not out.is_symlink() and {p.name for p in out.iterdir()} <= set(FILES)
-    if not ours:
+    held = {p.name for p in out.iterdir()} if out.is_dir() and not out.is_symlink() else {"what is no folder"}
+    if not held:
+        return
+    if not held <= set(FILES):
         raise SpecError(f"--out {out}: is there already and no export", "give another name; --force does not remove it")
     if not force:
         raise SpecError(f"--out {out}: is there already", "give another name, or replace it with --force")

@@ -71,7 +71,7 @@ def output_names(source: Source) -> list[str]:
         PurePath(source.names[i] if isinstance(source, FileSource) else source.item_name(i)) for i in range(len(source))
     ]
     inside = [path if not path.is_absolute() and ".." not in path.parts else PurePath(path.name) for path in paths]
-    safe = [PurePath(re.sub(r"[^\w./ +@-]", "_", printable(str(path)))) for path in inside]
+    safe = [PurePath(re.sub(r"[^\w./ +@-]", "_", printable(str(path)).replace("]", ""))) for path in inside]
     often = Counter(path.with_suffix("") for path in safe)
     names: dict[str, None] = {}  # an ordered set
     for path in safe:

@@ -86,6 +86,12 @@ def test_positions_of_dino_are_exported_with_a_warning() -> None:
     assert module._sizes(ours) == [48] and module._sizes(encoder("vit", 48).backbone) == [48, 64]
 
 
+def test_pooling_is_said_where_it_is_not_timms_own() -> None:
+    assert "global_pool" not in module.model_args(encoder("vit", 32))
+    other = module.model_args(encoder("vit", 32, arch="vit_base_patch16_siglip_224"))
+    assert (other["global_pool"], other["fc_norm"]) == ("avg", False)
+
+
 def test_config_is_that_of_timms_hub() -> None:
     config = json.loads(json.dumps(module.config(encoder("vit", 32, drop_path=0.2))))
     assert config["architecture"] == "vit_tiny_patch16_224"
@@ -123,8 +129,10 @@ def test_what_is_there_is_replaced_only_on_request_and_only_where_it_is_an_expor
     with pytest.raises(SpecError, match="no export"):
         export_timm(ours, out, force=True)
     assert (out / "thesis.tex").read_text() == "dear"
+    (tmp_path / "empty").mkdir()
+    assert (export_timm(ours, tmp_path / "empty").path / "config.json").exists()
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(SpecError, match="no export"):
         export_timm(ours, file, force=True)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "out"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file", "out"]

@@ -116,7 +116,7 @@ def test_output_names_stay_inside_and_differ(tmp_path: Path) -> None:
     found = output_names(FileSource("f", str(tmp_path), names))
     assert found == ["x.png", "x.jpg", "up.png", "up.png_", "a_b.png", "a_b.png_", "plain.tar"]
     array = ArraySource("demo set", np.zeros((2, 8, 8, 3), np.uint8))
-    assert output_names(array) == ["demo set_0_", "demo set_1_"]
+    assert output_names(array) == ["demo set_0", "demo set_1"]
 
 
 def test_a_convolutional_net_is_refused(tmp_path: Path) -> None:
