@@ -141,7 +141,10 @@ class Loader:
                 try:
                     batch = next(batches)
                 except (RuntimeError, OSError, EOFError) as e:
-                    raise (self._machine_error(e, reading.tolist()) or e) from e
+                    error = self._machine_error(e, reading.tolist())
+                    if error is None:
+                        raise
+                    raise error from e
                 if isinstance(batch, SslctlError):
                     raise batch
                 yield batch
@@ -160,9 +163,9 @@ class Loader:
     def _machine_error(self, e: Exception, reading: list[int]) -> MachineError | None:
         """What the death of a worker looks like from here, in words; None where ``e`` is something else."""
         lost, causes = [], set()
+        patience = 0.0 if str(e).startswith("Caught ") else 0.2  # an exception in a worker, or a death of just now
         for worker, process in enumerate(getattr(self._running, "_workers", [])):
-            if not str(e).startswith("Caught "):  # an exception inside a worker; else its death, perhaps just now
-                process.join(0.2)
+            process.join(patience)
             if process.exitcode:
                 at = f" while reading {self.source.item_name(reading[worker])}" if reading[worker] >= 0 else ""
                 lost.append(f"worker {worker}{at}")

@@ -128,8 +128,9 @@ def _download(name: str, public: PublicSet, home: Path) -> None:
                 _dataset(public)(root=part, download=True, **args)
         os.replace(part, home)
     except (OSError, RuntimeError) as e:
+        reason = getattr(e, "reason", e)
         raise MachineError(
-            f"{name} cannot be fetched: {getattr(e, 'reason', None) or e}",
+            f"{name} cannot be fetched: {getattr(reason, 'strerror', None) or reason}",
             f"check the network, or put the files into {home} by hand; --data demo needs no download",
         ) from e
     finally:
