@@ -16,5 +16,6 @@ field() { # the value of key $1 of the JSON object on stdin
   fi
 }
 
-run=$(sslctl pretrain --spec "$spec" --json "$@" | field run)
+result=$(sslctl pretrain --spec "$spec" --json "$@") # ends here with sslctl's own exit code if it fails
+run=$(field run <<<"$result")
 sslctl knn "$run" --json --fail-under "$least"
