@@ -37,7 +37,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX), about twice as fast as float32."""
-    supported = getattr(torch.cpu, "get_capabilities", dict)()
+    supported: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(supported.get("avx512_bf16") or supported.get("amx_bf16"))
 
 
