@@ -18,6 +18,7 @@ from .crops import CropPlan, Crops, parse_crops
 from .data import open_pair
 from .data.loader import Loader
 from .data.source import Source
+from .data.unreadable import next_readable
 from .engine import Training
 from .errors import DataError, SpecError
 from .machine import choose_device, choose_dtype, choose_workers
@@ -47,9 +48,9 @@ class Surroundings:
 
 def open_surroundings(spec: Spec) -> Surroundings:
     """Open the data and choose from it what the spec leaves open: crop sizes for small images."""
-    train, val = open_pair(spec.data, spec.run.seed)
+    train, val = open_pair(spec.data, spec.run.seed, labelled=False)
     recipe = load_method(spec.method.name).views
-    notes: list[str] = []
+    notes = list(train.notes)
     if spec.views.multi_crop is None:
         side = _typical_side(train)
         crops = parse_crops(recipe.crops)
@@ -62,7 +63,7 @@ def open_surroundings(spec: Spec) -> Surroundings:
 
 def _typical_side(source: Source) -> int:
     some = np.linspace(0, len(source) - 1, min(9, len(source))).astype(int)
-    return int(np.median([min(source.read(int(i)).shape[:2]) for i in some]))
+    return int(np.median([min(next_readable(source, int(i))[1].shape[:2]) for i in some]))
 
 
 def _shrink(plan: CropPlan, side: int) -> CropPlan:

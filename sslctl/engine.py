@@ -15,6 +15,7 @@ from . import checkpoint, distributed
 from .checkpoint import DIVERGED_HINT, Meta
 from .data.loader import Batch, Loader
 from .data.source import Source
+from .data.unreadable import check_bad
 from .diagnostics import REMEDY, Health, health
 from .errors import DataError, DivergedError, Exit, Stopped
 from .method import Method, Output, Views
@@ -147,16 +148,11 @@ def save(t: Training, run: Run, done: int) -> None:
 
 
 def refuse_bad(t: Training, run: Run, batch: Batch) -> None:
-    """Write down unreadable images; DataError where they are more than the spec's share of the set."""
+    """Write down unreadable images; DataError where they are more than the spec allows."""
     for index, reason in batch.bad:
         run.record_bad(index, t.source.item_name(index), reason)
-    if len(run.bad) > max(1.0, t.spec.data.bad_limit * len(t.source)):
-        index, reason = batch.bad[-1]
-        raise DataError(
-            f"{len(run.bad)} of {len(t.source)} images cannot be read, more than data.bad_limit "
-            f"{t.spec.data.bad_limit:g}; the last: {t.source.item_name(index)}: {reason}",
-            f"all are listed in {run.bad_file}; remove them, or raise the limit with --set data.bad_limit=1",
-        )
+    if batch.bad:
+        check_bad(t.source, run.bad, fail=t.spec.data.bad_images == "fail", limit=t.spec.data.bad_limit)
 
 
 @dataclass

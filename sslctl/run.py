@@ -61,7 +61,7 @@ class Run:
         self.checkpoints = path / "checkpoints"
         self.last = self.checkpoints / "last.safetensors"
         self.bad_file = path / "bad_images.jsonl"
-        self.bad: set[int] = set()
+        self.bad: dict[int, str] = {}
         self._lock: IO[str] | None = None
         self._metrics: IO[str] | None = None
 
@@ -83,7 +83,8 @@ class Run:
         self._lock.write(f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         self._lock.flush()
         with contextlib.suppress(OSError, ValueError, KeyError):
-            self.bad = {json.loads(line)["index"] for line in self.bad_file.read_text("utf-8").splitlines()}
+            lines = [json.loads(line) for line in self.bad_file.read_text("utf-8").splitlines()]
+            self.bad = {line["index"]: line["reason"] for line in lines}
         sweep(self.checkpoints)
         sweep(self.path)
         return self
@@ -132,7 +133,7 @@ class Run:
     def record_bad(self, index: int, name: str, reason: str) -> None:
         """List an image that could not be read, once."""
         if index not in self.bad:
-            self.bad.add(index)
+            self.bad[index] = reason
             with contextlib.suppress(OSError), self.bad_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"index": index, "image": name, "reason": reason}) + "\n")
 

@@ -69,7 +69,8 @@ def open_pair(spec: DataSpec, seed: int, *, labelled: bool = True) -> tuple[Sour
     """The images to train on and those for evaluation: ``spec.val``, or the set's own part, or a seeded share of it.
 
     Both are held in memory as ``spec.in_memory`` says, and labels of both index the same classes, matched by name.
-    With ``labelled=False`` labels that do not match are no error: the training set then goes without them.
+    With ``labelled=False`` labels that do not match are no error: the training set then goes without them; and a set
+    without labels is not split, since there is nothing to evaluate with: all of it is both parts.
     Raises DataError, and MachineError where a public set cannot be fetched.
     """
     train = open_source(spec.path, download=spec.download, labelled=labelled)
@@ -77,8 +78,11 @@ def open_pair(spec: DataSpec, seed: int, *, labelled: bool = True) -> tuple[Sour
         val = open_source(spec.val, split="val", download=spec.download)
     elif has_own_val(spec.path):
         val = open_source(spec.path, split="val", download=spec.download)
+    elif train.labels is None and not labelled:
+        val = train  # nothing to evaluate with: no image is kept from training
     else:
         train, val = split_source(train, spec.val_fraction, seed)
+        train.notes.append(f"{len(val)} of {len(train) + len(val)} images are kept for evaluation (or give --val-data)")
     if train.labels is not None and val.labels is not None:
         try:
             val = align_labels(val, train, allow_missing=not labelled)
@@ -87,7 +91,8 @@ def open_pair(spec: DataSpec, seed: int, *, labelled: bool = True) -> tuple[Sour
                 raise
             train.labels, train.classes = None, []
             train.notes.append(f"training labels are left out: {e.message}")
-    return _prepare(train, spec), _prepare(val, spec)
+    prepared = _prepare(train, spec)
+    return prepared, prepared if val is train else _prepare(val, spec)
 
 
 def has_own_val(path: str) -> bool:
