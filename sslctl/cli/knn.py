@@ -39,7 +39,7 @@ def knn(
     fail_under: FailUnder = None,
     seed: Seed = 0,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "fp32",  # a score should not depend on what the CPU can do
     workers: Workers = None,
     batch_size: BatchSize = 256,
     download: Download = False,

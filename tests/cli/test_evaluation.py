@@ -69,7 +69,7 @@ def vit(images: Path) -> Path:
 
 
 def test_knn_of_a_run_needs_nothing_but_the_run(resnet: Path) -> None:
-    found = result("knn", resnet, "--k", "3,50", "--temperature", "0.07,1", "--baselines", "--precision", "fp32")
+    found = result("knn", resnet, "--k", "3,50", "--temperature", "0.07,1", "--baselines")
     assert (found["n_train"], found["n_test"], found["classes"]) == (54, 6, 3)
     assert 0 <= found["top1"] <= 1 and found["top5"] == 1
     low, high = found["interval"]
