@@ -27,7 +27,7 @@ class SimCLRParams(Params):
     out: int = Field(128, ge=1, description="width of the embedding")
 
 
-_VIEW = ViewSpec(scale=(0.08, 1.0), interpolation="bicubic", jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5)
+_VIEW = ViewSpec(interpolation="bicubic", jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5, blur_kernel="gaussian")
 
 
 class SimCLR(Method[SimCLRParams]):

@@ -97,7 +97,7 @@ def jitter(x: Tensor, factors: Floats, order: NDArray[np.int64]) -> Tensor:
     hue_at = (order == HUE).argmax(1)
     blends = order[order != HUE].reshape(-1, 3)
     for position in range(4):
-        _where(x, hue_at == position, lambda part, rows: shift_hue(part, factors[rows, HUE]))
+        _where(x, (hue_at == position) & (factors[:, HUE] != 0), lambda part, rows: shift_hue(part, factors[rows, HUE]))
         if position < 3:
             which = blends[:, position]
             blend(x, which, np.take_along_axis(factors, which[:, None], 1)[:, 0])
