@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import string
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import closest
-from .method import Method
 from .methods import METHODS, load_method
 from .spec import Data, Spec
 from .specfile import check, check_spec, merge, problems, refuse
+
+if TYPE_CHECKING:
+    from .method import Method
 
 
 def resolve(user: Data) -> Spec:
