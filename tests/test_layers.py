@@ -238,9 +238,26 @@ def test_what_is_imported_is_declared_and_the_core_stays_small() -> None:
     assert not wrong, "neither a dependency nor an extra imported where it is needed:\n" + "\n".join(wrong)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["pretrain", "--help"], ["knn", "--help"], ["pretrian"]])
-def test_answers_that_need_no_torch_import_none(words: list[str]) -> None:
-    code = (
+WRONG = ["pretrain", "--data", "x", "--method", "swva", "--set", "optim.lrr=1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["pretrain", "--help"], 0),
+        (["knn", "--help"], 0),
+        (["linear-eval", "--help"], 0),
+        (["attn-map", "--help"], 0),
+        (["export", "--help"], 0),
+        (["pretrian"], 2),
+        (WRONG, 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_answers_that_need_no_torch_import_none(words: list[str], code: int) -> None:
+    program = (
         "import sys; sys.argv = ['sslctl', *sys.argv[1:]]\n"
         "from sslctl.cli.main import main\n"
         "try: main()\n"
@@ -248,7 +265,12 @@ def test_answers_that_need_no_torch_import_none(words: list[str]) -> None:
         f"sys.stderr.write('\\nLOADED ' + ' '.join(sorted(set(sys.modules) & {HEAVY!r})))\n"
         "sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == (2 if words == ["pretrian"] else 0), done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code, done.stderr
     assert done.stderr.splitlines()[-1] == "LOADED ", done.stderr
-    assert done.stdout or words == ["pretrian"]
+    assert bool(done.stdout) == (code == 0)
+    if words == WRONG:
+        assert "did you mean 'swav'?" in done.stderr
+        assert "did you mean 'lr'?" in done.stderr
