@@ -130,6 +130,11 @@ class Run:
                 self._metrics.write(json.dumps(values, allow_nan=False) + "\n")
                 self._metrics.flush()
 
+    def last_line(self) -> dict[str, Any]:
+        """The newest metric line; empty where there is none."""
+        lines = self.metrics_file.read_text("utf-8").splitlines() if self.metrics_file.exists() else []
+        return dict(json.loads(lines[-1])) if lines else {}
+
     def record_bad(self, index: int, name: str, reason: str) -> None:
         """List an image that could not be read, once."""
         if index not in self.bad:

@@ -47,10 +47,10 @@ def picture_folder(path: Path, n: int = 20, labels: int = 2) -> Path:
     return path
 
 
-def small_spec(data: Path | str, method: str = "simclr", optimizer: str = "adamw", **sections: Any) -> dict[str, Any]:
+def small_spec(path: Path | str, method: str = "simclr", optimizer: str = "adamw", **sections: Any) -> dict[str, Any]:
     """The user's part of a spec: two global and two local views, batches of 8, 6 steps, a checkpoint every 2."""
     base = {
-        "data": {"path": str(data), "workers": 0},
+        "data": {"path": str(path), "workers": 0},
         "views": {"multi_crop": "2x32+2x16"},
         "backbone": BACKBONE["vit" if method == "dino" else "cnn"],
         "method": {"name": method, **SMALL.get(method, {})},

@@ -137,7 +137,7 @@ def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
         output.note(f"{len(around.train)} images, {training.total} steps of {spec.run.batch_size}, into {directory}")
         with Progress(training.total, training.per_epoch) as progress:
             meta = train(training, run, stop, progress.report)
-        last = progress.last
+        last = run.last_line()
     result = {
         "run": str(directory),
         "checkpoint": str(run.last),

@@ -11,11 +11,10 @@ PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal
 
 
 class Progress:
-    """Shows the metric lines that the engine reports; ``last`` is the newest of them."""
+    """Shows the metric lines that the engine reports."""
 
     def __init__(self, total: int, per_epoch: int) -> None:
         self.total = total
-        self.last: dict[str, Any] = {}
         self._shown = 0.0
         self._begun = time.monotonic()
         self._first = 0
@@ -46,7 +45,6 @@ class Progress:
         if "resumed" in line:
             self._resumed(line)
             return
-        self.last = line
         text = describe(line)
         if self._bar is not None:
             self._bar.update(self._task, completed=line["step"], description=text)
