@@ -47,7 +47,7 @@ def draw(view: ViewSpec, u: NDArray[np.float64]) -> Draws:
     low[HUE], high[HUE] = -reach[HUE], reach[HUE]
     smooth, rough = view.blur_sigma
     return Draws(
-        flip=u[:, 0] < view.flip_p,
+        flip=(u[:, 0] < view.flip_p) & ("flip" in view.order),
         jitter=u[:, 1] < view.jitter_p,
         factors=(low + (high - low) * u[:, 2:6]).astype(np.float32),
         order=_ORDERS[(u[:, 6] * len(_ORDERS)).astype(np.int64)],

@@ -209,6 +209,13 @@ def test_never_and_always() -> None:
         assert not getattr(never, flags).any() and getattr(always, flags).all()
 
 
+def test_what_the_order_leaves_out_does_not_happen(patches: Levels) -> None:
+    view = ViewSpec(flip_p=1, jitter_p=1, blur_p=1, solarize_p=1, grayscale_p=1, order=("solarize",))
+    draws = ours.draw(view, uniforms(0, 0, np.arange(4), 0, ours.SLOTS))
+    assert not draws.flip.any()
+    assert torch.equal(ours.apply(levels(patches[:4]), view, draws), ours.solarize(levels(patches[:4]), 128))
+
+
 def test_the_order_of_the_view_is_kept(patches: Levels) -> None:
     """MoCo v1 takes grey before jitter, which leaves it grey; the other way round solarize sees another image."""
     u = uniforms(0, 0, np.arange(len(patches)), 0, ours.SLOTS)
