@@ -29,6 +29,7 @@ class Facts(NamedTuple):
     classes: int = 0
     globals: int = 2  # views of each image
     locals: int = 0
+    seed: int = 0  # of what an objective draws at a step
 
     def require_views(self, least: int) -> None:
         """SpecError where there are fewer than ``least`` views of an image: the objective compares views."""
@@ -66,8 +67,6 @@ class Method(nn.Module, Generic[P]):
     Params: ClassVar[type[Params]] = Params
     views: ClassVar[ViewRecipe]
     recipe: ClassVar[dict[str, Any]] = {}  # the paper's choices for other sections of the spec, below all the user's
-    title: ClassVar[str]
-    paper: ClassVar[str]
     student: Encoder
 
     def __init__(self, params: P) -> None:
@@ -91,6 +90,10 @@ class Method(nn.Module, Generic[P]):
     def groups(self) -> list[Group]:
         """Everything decayed and adapted but biases and norms (one axis or none)."""
         return self.split_by_axes()
+
+    def all_alike(self) -> list[Group]:
+        """Everything in one group, as where a paper's optimizer is given ``model.parameters()``."""
+        return [Group([(name, p) for name, p in self.named_parameters() if p.requires_grad])]
 
     def split_by_axes(self) -> list[Group]:
         decay, rest = Group(), Group(decay=False, adapt=False)

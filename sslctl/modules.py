@@ -33,23 +33,23 @@ class Encoder(nn.Module):
 
 def mlp(
     *widths: int,
-    norm: bool = True,
+    norm: Callable[[int], nn.Module] | None = nn.BatchNorm1d,
     last_norm: bool = False,
     bias: bool = False,
     last_bias: bool | None = None,
     activation: Callable[[], nn.Module] = relu,
 ) -> nn.Sequential:
-    """Linear, then (BatchNorm, activation, Linear) for every further width.
+    """Linear, then (norm, activation, Linear) for every further width.
 
-    ``norm`` False leaves the BatchNorms out; ``last_norm`` ends with a BatchNorm without affine part; ``bias`` is of
-    the hidden Linears, ``last_bias`` of the last one (by default: it has one unless a BatchNorm follows).
+    ``norm`` None leaves the norms out; ``last_norm`` ends with a BatchNorm without affine part; ``bias`` is of the
+    hidden Linears, ``last_bias`` of the last one (by default: it has one unless a BatchNorm follows).
     """
     if last_bias is None:
         last_bias = not last_norm
     layers: list[nn.Module] = []
     for i, (n, m) in enumerate(zip(widths, widths[1:], strict=False)):
         if i < len(widths) - 2:
-            layers += [nn.Linear(n, m, bias=bias), *([nn.BatchNorm1d(m)] if norm else []), activation()]
+            layers += [nn.Linear(n, m, bias=bias), *([norm(m)] if norm else []), activation()]
         else:
             layers += [nn.Linear(n, m, bias=last_bias), *([nn.BatchNorm1d(m, affine=False)] if last_norm else [])]
     return nn.Sequential(*layers)
@@ -59,8 +59,7 @@ def encode(net: Encoder, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Features (V, B, D) and embeddings (V, B, K) of V views.
 
     The backbone runs once for each run of views of one size, the head once. So views of one size share the backbone's
-    batch-norm statistics and all views the head's, as in SimCLR, SwAV and DINO; a method that wants statistics per view
-    calls ``encode`` once a view.
+    batch-norm statistics and all views the head's, as in SimCLR, SwAV and DINO; ``encode_each`` keeps them apart.
     """
     features: list[Tensor] = []
     start = 0
@@ -71,6 +70,12 @@ def encode(net: Encoder, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     h = torch.cat(features)  # (V·B, D)
     z: Tensor = net.head(h)
     return h.view(len(views), -1, h.shape[1]), z.view(len(views), -1, z.shape[1])
+
+
+def encode_each(net: Encoder, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """``encode`` one view after another: each has batch-norm statistics of its own (BYOL, SimSiam, Barlow Twins)."""
+    h, z = zip(*(encode(net, [view]) for view in views), strict=True)
+    return torch.cat(h), torch.cat(z)
 
 
 def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
@@ -104,6 +109,13 @@ def mean_of_others(pairs: Tensor) -> Tensor:
     targets, views = pairs.shape
     itself = torch.eye(targets, views, dtype=torch.bool, device=pairs.device)
     return pairs.masked_fill(itself, 0).sum() / (targets * (views - 1))
+
+
+@full_precision
+def mean_cosines(targets: Tensor, predictions: Tensor) -> Tensor:
+    """Cosine similarity of (T, B, D) and (V, B, D), mean over the batch: (T, V)."""
+    z, p = F.normalize(targets, dim=-1), F.normalize(predictions, dim=-1)
+    return torch.einsum("tbd,vbd->tv", z, p) / z.shape[1]
 
 
 @full_precision
@@ -177,7 +189,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, keys: Tensor) -> None:
-        keys = distributed.gather(keys)
+        keys = distributed.gather(keys)[-len(self.keys) :]
         at = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self.keys)
         self.keys[at] = keys.to(self.keys.dtype)
         self.pointer.copy_((self.pointer + len(keys)) % len(self.keys))

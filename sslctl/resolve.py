@@ -6,7 +6,7 @@ import string
 from typing import TYPE_CHECKING, Any
 
 from .errors import closest
-from .methods import METHODS, load_method
+from .methods import METHODS, canonical, load_method
 from .spec import Data, Spec
 from .specfile import check, check_spec, merge, problems, refuse
 
@@ -23,6 +23,8 @@ def resolve(user: Data) -> Spec:
     section = user.get("method")
     params = dict(section) if isinstance(section, dict) else {}
     name = params.pop("name", None)
+    if isinstance(name, str):
+        name = canonical(name)
     if isinstance(name, str) and name not in METHODS:
         found.append(f"method.name: '{name}' is no method{closest(name, list(METHODS))}; known: {', '.join(METHODS)}")
     if not isinstance(name, str) or name not in METHODS or (found and not params):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -20,6 +20,10 @@ class Step:
     @property
     def epoch(self) -> int:
         return self.index // self.per_epoch
+
+    @property
+    def next(self) -> Step:
+        return replace(self, index=self.index + 1)
 
 
 class Schedule(BaseModel):

@@ -55,7 +55,7 @@ def shape_of(head: nn.Sequential) -> list[str]:
         (mlp(4, 5, 6, last_norm=True), "L4>5- BN ReLU L5>6- bn"),  # MoCo v3
         (mlp(4, 5, 6, last_bias=False), "L4>5- BN ReLU L5>6-"),  # Barlow Twins
         (mlp(4, 5, 6, 7, last_norm=True, last_bias=True), "L4>5- BN ReLU L5>6- BN ReLU L6>7+ bn"),  # SimSiam
-        (mlp(4, 5, 6, norm=False, bias=True, activation=nn.GELU), "L4>5+ GELU L5>6+"),  # DINO
+        (mlp(4, 5, 6, norm=None, bias=True, activation=nn.GELU), "L4>5+ GELU L5>6+"),  # DINO
         (mlp(4, 6), "L4>6+"),  # MoCo v1
     ],
 )

@@ -52,8 +52,6 @@ class DINO(Method[DINOParams]):
     """
 
     Params = DINOParams
-    title = "DINO"
-    paper = "Caron et al. 2021, arXiv 2104.14294"
     views = ViewRecipe("2x224+8x96", (_view((0.4, 1), 1.0), _view((0.4, 1), 0.1, 0.2)), _view((0.05, 0.4), 0.5))
     recipe: ClassVar[dict[str, Any]] = {
         "backbone": {"arch": "vit_small_patch16_224", "drop_path": 0.1, "position": "dino"},
@@ -103,7 +101,8 @@ class Head(nn.Module):
     def __init__(self, dim: int, p: DINOParams) -> None:
         super().__init__()
         hidden = [p.hidden] * (p.head_layers - 1)
-        self.mlp = mlp(dim, *hidden, p.bottleneck, norm=p.head_norm, bias=True, activation=nn.GELU)
+        norm = nn.BatchNorm1d if p.head_norm else None
+        self.mlp = mlp(dim, *hidden, p.bottleneck, norm=norm, bias=True, activation=nn.GELU)
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)

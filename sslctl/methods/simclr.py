@@ -40,8 +40,6 @@ class SimCLR(Method[SimCLRParams]):
     """
 
     Params = SimCLRParams
-    title = "SimCLR"
-    paper = "Chen et al. 2020, arXiv 2002.05709"
     views = ViewRecipe("2x224", (_VIEW,), _VIEW.model_copy(update={"scale": (0.05, 0.14)}), (0, 0, 0), (1, 1, 1))
     recipe: ClassVar[dict[str, Any]] = {
         "backbone": {"arch": "resnet50"},

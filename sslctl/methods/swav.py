@@ -45,8 +45,6 @@ class SwAV(Method[SwAVParams]):
     """
 
     Params = SwAVParams
-    title = "SwAV"
-    paper = "Caron et al. 2020, arXiv 2006.09882"
     # 0.228 is the authors' slip, which their weights were trained with. Without local views their scale is 0.08-1.
     views = ViewRecipe(
         "2x224+6x96", (_VIEW,), _VIEW.model_copy(update={"scale": (0.05, 0.14)}), IMAGENET_MEAN, (0.228, 0.224, 0.225)
@@ -104,4 +102,4 @@ class SwAV(Method[SwAVParams]):
             self.prototypes.weight.grad = None
 
     def groups(self) -> list[Group]:
-        return [Group([(name, p) for name, p in self.named_parameters() if p.requires_grad])]
+        return self.all_alike()

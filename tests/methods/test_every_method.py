@@ -60,7 +60,7 @@ def test_the_recipe_is_a_spec_and_the_views_can_be_made(name: str) -> None:
     assert len(plan.globals) == parse_crops(cls.views.crops).globals.count
     with_locals = plan_views(cls.views, ViewsSpec(multi_crop="2x96+4x48"))
     assert with_locals.locals[0].scale[1] <= with_locals.globals[0].scale[1]
-    assert cls.title and "arXiv" in cls.paper and cls.__doc__
+    assert METHODS[name].title and "arXiv" in METHODS[name].paper and METHODS[name].year >= 2000 and cls.__doc__
 
 
 @every_method
