@@ -188,7 +188,8 @@ class Meter:
         if loss != loss or abs(loss) == float("inf"):
             raise DivergedError(f"the loss is {loss} at step {step.index + 1}", DIVERGED_HINT)
         seconds = max(1e-9, time.perf_counter() - self.since)
-        state = health(output.embedding)
+        logs = {key: float(value) for key, value in output.logs.items()}
+        state = health(output.embedding, logs.get("target_entropy"))
         line = {
             "step": step.index + 1,
             "epoch": round((step.index + 1) / step.per_epoch, 4),
@@ -199,7 +200,7 @@ class Meter:
             "std": state.std,
             "rank": state.rank,
             "health": self._judge(state, step),
-        } | {key: float(value) for key, value in output.logs.items()}
+        } | logs
         self.losses, self.images, self.waited, self.since = [], 0, 0.0, time.perf_counter()
         return line
 

@@ -43,3 +43,9 @@ def test_rank_of_two_equal_directions_is_two():
 
 def test_numbers_that_are_not_finite_are_collapsed_not_an_error():
     assert health(torch.full((8, 4), math.nan)).collapsed
+
+
+def test_targets_that_say_nothing_are_named():
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(4))
+    assert health(x, target_entropy=0.5).word == "learning"
+    assert health(x, target_entropy=0.999).word == "stuck (uniform targets)"

@@ -33,7 +33,9 @@ def attn_map(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Paint the attention of a ViT's [CLS] token over images of any size: each head, their mean, an overlay, a sheet.
+    """Paint what a ViT attends to.
+
+    The attention of the [CLS] token over images of any size: each head, their mean, an overlay, a sheet.
 
     Images that cannot be read are listed at the end, with exit code 3.
 

@@ -21,7 +21,9 @@ def export(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write the encoder in another tool's format, and check in a fresh process that it gives the same features there.
+    """Write the encoder in another tool's format.
+
+    A fresh process checks that it gives the same features there.
 
     Example:
 

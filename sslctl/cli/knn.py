@@ -45,7 +45,9 @@ def knn(
     download: Download = False,
     as_json: Json = False,
 ) -> None:
-    """Score an encoder by the weighted vote of nearest neighbours (InstDisc, DINO); nothing is trained.
+    """Score an encoder by its nearest neighbours.
+
+    The weighted vote of InstDisc and DINO; nothing is trained.
 
     Examples:
 

@@ -40,7 +40,9 @@ def linear_eval(
     download: Download = False,
     as_json: Json = False,
 ) -> None:
-    """Score an encoder by a linear classifier on its frozen features.
+    """Score an encoder by a linear classifier.
+
+    Logistic regression on frozen features.
 
     Logistic regression by L-BFGS on standardised features; its penalty is chosen on a part of the training images,
     never on the test images.

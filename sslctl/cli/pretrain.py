@@ -52,9 +52,9 @@ def pretrain(
     preview: Annotated[Path | None, _option("Write a PNG of some images' views, and stop.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Learn an encoder from images without labels; prints the run directory.
+    """Learn an encoder from unlabelled images.
 
-    The same command into the same directory goes on where it was interrupted.
+    Prints the run directory. The same command into the same directory goes on where it was interrupted.
 
     Examples:
 
