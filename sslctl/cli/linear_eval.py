@@ -42,9 +42,7 @@ def linear_eval(
 ) -> None:
     """Score an encoder by a linear classifier.
 
-    Logistic regression on frozen features.
-
-    Logistic regression by L-BFGS on standardised features; its penalty is chosen on a part of the training images,
+    Logistic regression by L-BFGS on standardised frozen features; its penalty is chosen on a part of the training images,
     never on the test images.
 
     Examples:
