@@ -72,6 +72,7 @@ def expected(spec, tmp_path_factory) -> str:
     return digest(out)
 
 
+@pytest.mark.timeout(900)  # twelve processes, each of which imports torch
 def test_ten_kills_at_random_moments_change_no_bit(spec, expected, tmp_path):
     out, rng = tmp_path / "run", random.Random(0)
     for kill in range(KILLS):
