@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import MachineError
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """``path`` holds all of ``data`` or what it held before, whatever happens meanwhile.
+@contextlib.contextmanager
+def replacing(path: Path, size: int) -> Iterator[Path]:
+    """A file to write about ``size`` bytes to; it becomes ``path`` at the end, and vanishes where an error comes first.
 
     Raises MachineError where the disk refuses.
     """
     partial = path.with_name(f".{path.name}.part-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
+        yield partial
+        with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
         directory = os.open(path.parent, os.O_RDONLY)
@@ -29,11 +30,21 @@ def write_atomically(path: Path, data: bytes) -> None:
         finally:
             os.close(directory)
     except OSError as e:
+        full = e.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+        hint = f"{size >> 20} MiB are needed" if full else "see its permissions"
+        raise MachineError(f"cannot write {path}: {e.strerror}", hint) from e
+    finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        full = e.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-        hint = f"{len(data) >> 20} MiB are needed" if full else "see its permissions"
-        raise MachineError(f"cannot write {path}: {e.strerror}", hint) from e
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """``path`` holds all of ``data`` or what it held before, whatever happens meanwhile.
+
+    Raises MachineError where the disk refuses.
+    """
+    with replacing(path, len(data)) as partial:
+        partial.write_bytes(data)
 
 
 def sweep(directory: Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..errors import DataError, Exit
+from ..errors import DataError, Exit, MachineError
 from . import output
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from ..checkpoint import LoadedEncoder
     from ..data import Source
+    from ..evaluate.cache import Cache
     from ..evaluate.features import Features
+    from ..evaluate.few_labels import FewLabels
     from ..evaluate.score import Score
     from ..views.evaluation import EvalTransform
 
@@ -38,40 +40,62 @@ class Experiment:
     dtype: dtype
     workers: int
     batch_size: int
+    seed: int = 0
+    cache: Cache | None = None
+    labels: FewLabels | None = None
+    draws: int | None = None
 
     def run(self, evaluate: Evaluate, baselines: bool) -> tuple[list[Score], dict[str, Score], list[Features]]:
         """The scores of the encoder, the first score of each baseline, and the encoder's features."""
         from ..evaluate.baselines import PIXELS, Pixels, random_backbone
+        from ..evaluate.few_labels import over_draws
         from ..views.evaluation import EvalTransform
 
-        image = self.encoder.meta["image"]
-        own = EvalTransform(image["size"], image["mean"], image["std"])
-        pair = self._features(self.encoder.backbone, own, self.encoder.spec.backbone.arch)
+        if self.labels is not None:
+            evaluate = over_draws(evaluate, self.labels, self.train, self.seed, self.draws)
+        meta, spec = self.encoder.meta, self.encoder.spec.backbone
+        own = EvalTransform(meta["image"]["size"], meta["image"]["mean"], meta["image"]["std"])
+        built = {"backbone": spec.model_dump(mode="json"), "size": meta["image"]["size"]}
+        pair = self._features(self.encoder.backbone, own, spec.arch, built | {"sha256": meta["sha256"]})
         scores, beside = evaluate(*pair), {}
         if baselines:
-            beside["pixels"] = evaluate(*self._features(Pixels(), PIXELS, "raw pixels"))[0]
-            fresh = random_backbone(self.encoder.spec.backbone, image["size"])
-            beside["random"] = evaluate(*self._features(fresh, own, "random weights"))[0]
+            beside["pixels"] = evaluate(*self._features(Pixels(), PIXELS, "raw pixels", "pixels"))[0]
+            fresh = random_backbone(spec, meta["image"]["size"])
+            beside["random"] = evaluate(*self._features(fresh, own, "random weights", built))[0]
         return scores, beside, pair
 
-    def _features(self, net: nn.Module, transform: EvalTransform, what: str) -> list[Features]:
+    def _features(self, net: nn.Module, transform: EvalTransform, what: str, identity: Any) -> list[Features]:
+        parts = [(self.train, "training"), (self.test, "test")]
+        if self.train is self.test:
+            return [self._part(net, self.train, transform, f"images, {what}", identity)] * 2
+        return [self._part(net, source, transform, f"{part} images, {what}", identity) for source, part in parts]
+
+    def _part(self, net: nn.Module, source: Source, transform: EvalTransform, what: str, identity: Any) -> Features:
+        """Features of one set: those of the cache where it has them, which then has them in any case."""
+        from ..evaluate.cache import cache_key
         from ..evaluate.features import extract
 
-        found = []
-        for source, part in ((self.train, "training"), (self.test, "test")):
-            output.note(f"features of {len(source)} {part} images, {what}")
-            found.append(
-                extract(
-                    net,
-                    source,
-                    transform,
-                    batch_size=self.batch_size,
-                    workers=self.workers,
-                    device=self.device,
-                    dtype=self.dtype,
-                    progress=progress(),
-                )
-            )
+        key = "" if self.cache is None else cache_key(identity, source, transform, self.device, self.dtype)
+        found = None if self.cache is None else self.cache.load(key, source)
+        if found is not None:
+            output.note(f"features of {len(source)} {what}: taken before (or --no-cache)")
+            return found
+        output.note(f"features of {len(source)} {what}")
+        found = extract(
+            net,
+            source,
+            transform,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            device=self.device,
+            dtype=self.dtype,
+            progress=progress(),
+        )
+        if self.cache is not None:
+            try:
+                self.cache.save(key, found)
+            except MachineError as e:
+                output.warn(f"features are not kept: {e.message}")
         return found
 
 
@@ -86,21 +110,33 @@ def open_experiment(
     precision: str,
     workers: int | None,
     batch_size: int,
+    cache: bool = True,
+    labels: str | None = None,
+    draws: int | None = None,
+    alone: bool = False,
 ) -> Experiment:
-    """The encoder in ``model``, and ``data`` or else the images it was trained on, split as they were then."""
+    """The encoder in ``model``, and ``data`` or else the images it was trained on, split as they were then.
+
+    ``labels`` and ``draws`` are the words of ``--labels`` and ``--draws``. ``alone``: one set, not split, both trains
+    and tests.
+    """
     from ..checkpoint import load_encoder
-    from ..data import open_pair
+    from ..data import open_one, open_pair
+    from ..evaluate.cache import cache_beside
+    from ..evaluate.few_labels import parse_labels
     from ..machine import choose_device, choose_dtype, choose_workers
     from ..spec import DataSpec
 
+    few = None if labels is None else parse_labels(labels)
     chosen = choose_device(device)
     encoder = load_encoder(model)
+    drawn = seed
     if data is None:
         spec, seed = encoder.spec.data, encoder.spec.run.seed
         spec = spec.model_copy(update={"val": val_data or spec.val, "download": download})
     else:
         spec = DataSpec(path=data, val=val_data, download=download)
-    train, test = open_pair(spec, seed)
+    train, test = (open_one(spec),) * 2 if alone else open_pair(spec, seed)
     for source in (train, test):
         for line in source.notes:
             output.note(line)
@@ -108,7 +144,9 @@ def open_experiment(
             hint = "give labelled images with --data" if data is None else "put images into one folder for each class"
             raise DataError(f"{source.name} has no labels to evaluate with", hint)
     dtype = choose_dtype(precision, chosen)
-    return Experiment(encoder, train, test, chosen, dtype, choose_workers(workers), batch_size)
+    kept = cache_beside(encoder.path) if cache else None
+    workers = choose_workers(workers)
+    return Experiment(encoder, train, test, chosen, dtype, workers, batch_size, drawn, kept, few, draws)
 
 
 def finish(
@@ -164,6 +202,11 @@ def describe(task: str, scores: list[Score], beside: dict[str, Score], pair: lis
             lines.append(f"  {words}: {score}")
     else:
         lines.append("  " + ", ".join(f"{key} {first.protocol[key]:g}" for key in shown if key in first.protocol))
+    if first.protocol.get("draws", 1) > 1:
+        lines.append(
+            f"  mean of {first.protocol['draws']} draws of {first.protocol['labels']}; "
+            f"they differ by {100 * first.protocol['spread']:.1f} points (one standard deviation)"
+        )
     names = {"pixels": "raw pixels", "random": "random weights"}
     lines += [f"  {names[key]}: {score}" for key, score in beside.items()]
     where = pair[0].name if pair[0].name == pair[1].name else f"{pair[0].name} and {pair[1].name}"

@@ -12,10 +12,13 @@ from .options import (
     BatchSize,
     Device,
     Download,
+    Draws,
     FailUnder,
     Json,
     LabelledData,
+    Labels,
     Model,
+    NoCache,
     Precision,
     Seed,
     ValData,
@@ -36,6 +39,8 @@ def knn(
     k: Annotated[str, typer.Option(help="Neighbours that vote; several as 10,20: the first is the result.")] = "20",
     temperature: Annotated[str, typer.Option(help="Of the votes' weights; several as 0.07,0.1.")] = "0.07",
     baselines: Annotated[bool, typer.Option("--baselines", help="Score raw pixels and random weights too.")] = False,
+    labels: Labels = None,
+    draws: Draws = None,
     fail_under: FailUnder = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -43,6 +48,7 @@ def knn(
     workers: Workers = None,
     batch_size: BatchSize = 256,
     download: Download = False,
+    no_cache: NoCache = False,
     as_json: Json = False,
 ) -> None:
     """Score an encoder by its nearest neighbours.
@@ -54,6 +60,8 @@ def knn(
       sslctl knn runs/swav-resnet18-demo-1a2b3c --baselines
 
       sslctl knn last.safetensors --data labelled/ --k 10,20,100 --json
+
+      sslctl knn last.safetensors --data labelled/ --labels 10-per-class
 
       sslctl knn last.safetensors --data train/ --val-data test/ --fail-under 0.5
     """
@@ -68,6 +76,9 @@ def knn(
         precision=precision,
         workers=workers,
         batch_size=batch_size,
+        cache=not no_cache,
+        labels=labels,
+        draws=draws,
     )
 
     def evaluate(train: Features, test: Features) -> list[Score]:

@@ -29,3 +29,12 @@ FailUnder = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what stands in the target.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a public set that is not there yet.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Take features anew; keep none beside the run.")]
+Labels = Annotated[
+    str | None,
+    typer.Option("--labels", help="Labels to use: a share (0.01), 10-per-class, or a list file.", show_default=False),
+]
+Draws = Annotated[
+    int | None,
+    typer.Option("--draws", min=1, max=1000, help="Draws of --labels to average; 5 by default.", show_default=False),
+]

@@ -95,6 +95,14 @@ def open_pair(spec: DataSpec, seed: int, *, labelled: bool = True) -> tuple[Sour
     return prepared, prepared if val is train else _prepare(val, spec)
 
 
+def open_one(spec: DataSpec, split: Split = "train") -> Source:
+    """The images of one set as they are, or its own part ``split``: nothing kept back, labels or not.
+
+    Raises DataError, and MachineError where a public set cannot be fetched.
+    """
+    return _prepare(open_source(spec.path, split=split, download=spec.download), spec)
+
+
 def has_own_val(path: str) -> bool:
     """Whether what ``path`` means has a part of its own for evaluation."""
     path = os.path.expanduser(path)

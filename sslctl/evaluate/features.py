@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,11 @@ class Features:
     skipped: list[tuple[str, str]]  # names of unreadable images, and why
     name: str
     fingerprint: str
+    unreadable: list[tuple[int, str]] = field(default_factory=list)  # the same by position
+
+    def take(self, rows: Tensor) -> Features:
+        """The features of some images, by row."""
+        return replace(self, x=self.x[rows], labels=self.labels[rows], index=self.index[rows])
 
 
 Part = tuple[list[int], Tensor, list[tuple[int, str]]]  # positions, (b, 3, S, S), unreadable ones and why
@@ -112,17 +117,15 @@ def _features(source: Source, found: list[Tensor], index: list[int], skipped: li
     x = torch.cat(found)  # (n, d)
     if not bool(torch.isfinite(x).all()):
         raise CheckpointError("the features are not finite", "take an earlier checkpoint, or --precision fp32")
+    return with_labels(source, x, torch.tensor(index), skipped)
+
+
+def with_labels(source: Source, x: Tensor, index: Tensor, unreadable: list[tuple[int, str]]) -> Features:
+    """Features ``x`` (n, d) of the images of ``source`` at ``index`` (n,), and what the set says of them."""
     labels = np.full(len(source), -1) if source.labels is None else source.labels
-    at = torch.tensor(index)
-    return Features(
-        x=x,
-        labels=torch.from_numpy(labels)[at],
-        index=at,
-        classes=source.classes,
-        skipped=[(source.item_name(i), reason) for i, reason in skipped],
-        name=source.name,
-        fingerprint=source.fingerprint(),
-    )
+    skipped = [(source.item_name(i), reason) for i, reason in unreadable]
+    own = torch.from_numpy(labels)[index]
+    return Features(x, own, index, source.classes, skipped, source.name, source.fingerprint(), unreadable)
 
 
 def _parts(

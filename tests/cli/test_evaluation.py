@@ -167,3 +167,32 @@ def test_export_says_how_to_load_it(vit: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "encoder").iterdir()) == ["README.md", "config.json", "model.safetensors"]
     done = call("export", vit, "--out", tmp_path / "encoder")
     assert done.exit_code == 2 and "--force" in done.stderr
+
+
+def test_features_are_taken_once_and_anew_when_told(resnet: Path, images: Path) -> None:
+    words = ("knn", resnet, "--data", images, "--seed", "7")
+    first, again, anew = call(*words), call(*words), call(*words, "--no-cache")
+    assert first.stdout == again.stdout == anew.stdout
+    assert "taken before" in again.stderr and "taken before" not in first.stderr + anew.stderr
+    assert call("linear-eval", *words[1:]).stderr.count("taken before") == 2
+    files = list((resnet / "features").glob("*.safetensors"))
+    for path in files:
+        path.write_bytes(path.read_bytes()[:-3])
+    damaged = call(*words)
+    assert damaged.stdout == first.stdout and "taken before" not in damaged.stderr
+    assert len(list((resnet / "features").iterdir())) == len(files)
+
+
+def test_few_labels_are_drawn_several_times(resnet: Path, images: Path, tmp_path: Path) -> None:
+    found = result("knn", resnet, "--data", images, "--labels", "2-per-class", "--draws", "3", "--k", "1")
+    assert found["n_train"] == 6 and found["n_test"] == 6
+    draws = found["protocol"]["draws_top1"]
+    assert len(draws) == 3 and found["top1"] == pytest.approx(sum(draws) / 3)
+    assert found["protocol"]["labels"] == "2-per-class"
+    text = call("knn", resnet, "--data", images, "--labels", "2-per-class", "--k", "1").stdout
+    assert "mean of 5 draws of 2-per-class" in text
+    (tmp_path / "list.txt").write_text("red/1.png\nred/2.png\nblue/1.png\nblue/2.png\ngreen/3.png\ngreen/4.png\n")
+    found = result("knn", resnet, "--data", images, "--labels", tmp_path / "list.txt", "--k", "1")
+    assert found["protocol"]["draws"] == 1 and 3 <= found["n_train"] <= 6
+    done = call("knn", resnet, "--labels", "3")
+    assert done.exit_code == 2 and "--labels 3-per-class" in done.stderr

@@ -1,0 +1,152 @@
+"""Evaluation with few labels: a share of each class, a number of each, or a published list; several draws, averaged."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.source import Source, printable
+from ..errors import DataError, SpecError
+from .features import Features
+from .score import Score
+
+Evaluate = Callable[[Features, Features], list[Score]]
+DRAWS = 5
+EXAMPLE = "for example --labels 0.01, --labels 10-per-class, or a text file with one image name a line"
+
+
+@dataclass(frozen=True)
+class FewLabels:
+    """Which labels of the training set may be used: one of ``share``, ``per_class`` and ``names`` is given."""
+
+    text: str
+    share: float | None = None
+    per_class: int | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def draws(self) -> int:
+        return 1 if self.names or self.share == 1 else DRAWS
+
+
+def parse_labels(text: str) -> FewLabels:
+    """What ``--labels`` says: a share of each class, ``N-per-class``, or a file that lists images.
+
+    Raises SpecError for anything else, DataError for a list that cannot be read.
+    """
+    if os.path.isfile(text):
+        return FewLabels(text, names=_read_list(Path(text)))
+    number, _, rest = text.partition("-")
+    if rest == "per-class" and number.isdecimal() and 0 < int(number) < 10**9:
+        return FewLabels(text, per_class=int(number))
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        hint = f"--labels {text}-per-class, or a share such as 0.01" if text.isdecimal() else EXAMPLE
+        raise SpecError(f"--labels '{text}': no share within (0, 1], no N-per-class, no file", hint)
+    return FewLabels(text, share=share)
+
+
+def choose(few: FewLabels, labels: Tensor, seed: int, draw: int) -> Tensor:
+    """Rows of ``labels`` (n,), ascending: of each class the share or number asked for, at least one.
+
+    A function of (seed, draw) and the labels alone; and a smaller share is part of a larger one.
+    """
+    order = torch.from_numpy(np.random.default_rng([seed, draw]).permutation(len(labels)))
+    chosen = []
+    for c in torch.unique(labels):
+        own = order[labels[order] == c]
+        n = few.per_class if few.share is None else max(1, round(few.share * len(own)))
+        chosen.append(own[:n])
+    return torch.cat(chosen).sort().values
+
+
+def find_listed(few: FewLabels, source: Source, index: Tensor) -> tuple[Tensor, int]:
+    """Rows of ``index`` (n,), positions in ``source``, that the list names, and how many of its lines name none.
+
+    A line is a path from anywhere down, or a bare file name where that is enough to tell (the lists of SimCLR's
+    1 % and 10 % of ImageNet, google-research/simclr imagenet_subsets, are of this kind).
+    Raises DataError where a line means several images, or where no line means any.
+    """
+    at: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for row, i in enumerate(index.tolist()):
+        name = source.item_name(i)
+        at[name.rpartition("/")[2]].append((name, row))
+    rows, missing = set(), 0
+    for line in few.names:
+        found = [row for name, row in at[line.rpartition("/")[2]] if f"/{name}".endswith(f"/{line.lstrip('./')}")]
+        if len(found) > 1:
+            raise DataError(f"{few.text}: '{line}' means {len(found)} images of {source.name}", "write CLASS/FILE")
+        missing += not found
+        rows.update(found)
+    if not rows:
+        raise DataError(f"{few.text}: none of its {len(few.names)} lines is an image of {source.name}", EXAMPLE)
+    return torch.tensor(sorted(rows)), missing
+
+
+def over_draws(evaluate: Evaluate, few: FewLabels, source: Source, seed: int, draws: int | None = None) -> Evaluate:
+    """``evaluate`` with few labels of the training set ``source``: mean scores over ``draws``, with their spread."""
+    count = 1 if few.names else draws or few.draws
+
+    def run(train: Features, test: Features) -> list[Score]:
+        notes: list[str] = []
+        if few.names:
+            rows, missing = find_listed(few, source, train.index)
+            chosen = [rows]
+            if missing:
+                notes.append(f"{missing} of {len(few.names)} lines of {few.text} are no image of {source.name}")
+        else:
+            chosen = [choose(few, train.labels, seed, draw) for draw in range(count)]
+        short = torch.bincount(train.labels[chosen[0]], minlength=len(train.classes))
+        if few.per_class and bool((lacking := short < few.per_class).any()):
+            notes.append(f"{int(lacking.sum())} classes have fewer than {few.per_class} images; all of theirs are used")
+        if without := int((short == 0).sum()):
+            notes.append(f"{without} of {len(train.classes)} classes have no labelled image")
+        parts = [evaluate(train.take(rows), test) for rows in chosen]
+        return [average(list(same), few.text, seed, tuple(notes)) for same in zip(*parts, strict=True)]
+
+    return run
+
+
+def average(scores: list[Score], labels: str, seed: int, notes: tuple[str, ...] = ()) -> Score:
+    """One score for several draws of the labels: the means, and in ``protocol`` each draw and their deviation.
+
+    ``spread`` is the standard deviation (n - 1) of top-1 over draws; the interval is still that of the test images.
+    """
+    top1 = np.array([s.top1 for s in scores])
+    own = {
+        "labels": labels,
+        "draws": len(scores),
+        "labels_seed": seed,
+        "draws_top1": top1.tolist(),
+        "spread": float(top1.std(ddof=1)) if len(scores) > 1 else None,
+    }
+    every = tuple(dict.fromkeys([*notes, *(line for s in scores for line in s.notes)]))
+    return replace(
+        scores[0],
+        top1=float(top1.mean()),
+        top5=float(np.mean([s.top5 for s in scores])),
+        protocol=dict(scores[0].protocol) | own,
+        notes=every,
+    )
+
+
+def _read_list(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"--labels {path}: cannot be read as a list of images: {e}", EXAMPLE) from e
+    # Names as Source.item_name shows them, so that what is not printable compares too.
+    names = tuple(printable(line.split()[0] if "\t" in line else line.strip()) for line in lines if line.strip())
+    if not names:
+        raise DataError(f"--labels {path}: the list is empty", EXAMPLE)
+    return names
