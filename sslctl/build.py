@@ -84,7 +84,7 @@ def build_method(spec: Spec, plan: ViewPlan, images: int, classes: int = 0) -> M
     cls = load_method(spec.method.name)
     params = check(cls.Params, spec.method_params(), "method")
     make: Any = cls
-    facts = Facts(images, spec.run.batch_size, classes, len(plan.globals), len(plan.locals), spec.run.seed)
+    facts = Facts(images, spec.run.batch_size, classes, len(plan.globals), len(plan.locals))
     method: Method[Any] = make(params, backbone, facts)
     return method
 

@@ -63,7 +63,7 @@ def train(t: Training, run: Run, stop: StopRequest, report: Callable[[dict[str, 
     t.method.train()
     with closing(t.loader(start_step=start)) as loader:
         for index, batch in enumerate(meter.waiting(iter(loader)), start):
-            step = Step(index, t.total, t.per_epoch)
+            step = Step(index, t.total, t.per_epoch, t.spec.run.seed)
             seed_step(t.spec.run.seed, index)
             output = take_step(t, t.augment(batch, t.device), step)
             meter.add(output, batch)

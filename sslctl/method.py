@@ -29,7 +29,6 @@ class Facts(NamedTuple):
     classes: int = 0
     globals: int = 2  # views of each image
     locals: int = 0
-    seed: int = 0  # of what an objective draws at a step
 
     def require_views(self, least: int) -> None:
         """SpecError where there are fewer than ``least`` views of an image: the objective compares views."""

@@ -1,10 +1,9 @@
-"""Parts that objectives share; all their state is in parameters and buffers, so a state_dict holds all of it."""
+"""Networks that objectives share; all their state is in parameters and buffers, so a state_dict holds all of it."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import ParamSpec
 
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import distributed
+from .schedule import Step
 
 P = ParamSpec("P")
 relu = functools.partial(nn.ReLU, inplace=True)
@@ -78,6 +78,22 @@ def encode_each(net: Encoder, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.cat(h), torch.cat(z)
 
 
+def encode_in_groups(net: Encoder, views: Sequence[Tensor], size: int) -> tuple[Tensor, Tensor]:
+    """``encode`` in parts of about ``size`` images, each with batch-norm statistics of its own, as if on many GPUs."""
+    parts = max(1, len(views[0]) // max(2, size))
+    h, z = zip(*(encode(net, part) for part in zip(*(view.chunk(parts) for view in views), strict=True)), strict=True)
+    return torch.cat(h, 1), torch.cat(z, 1)
+
+
+def encode_shuffled(net: Encoder, views: Sequence[Tensor], size: int, order: Tensor) -> Tensor:
+    """Embeddings as of ``encode_in_groups``, of the images of all processes in ``order`` (N,), put back into place."""
+    rank, processes = distributed.rank(), distributed.world_size()
+    mine = order.to(views[0].device).chunk(processes)[rank]
+    _, z = encode_in_groups(net, [distributed.gather(view)[mine] for view in views], size)
+    z = distributed.gather(z.transpose(0, 1))[order.argsort().to(z.device)]  # (N, V, D)
+    return z.chunk(processes)[rank].transpose(0, 1)
+
+
 def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """``function`` (of at least one tensor) run outside autocast, its half-precision arguments raised to float32.
 
@@ -101,47 +117,9 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
-def mean_of_others(pairs: Tensor) -> Tensor:
-    """Mean of ``pairs`` (T, V) of a target view and a view, but for those of a view with itself.
-
-    The targets are the first T of the V views.
-    """
-    targets, views = pairs.shape
-    itself = torch.eye(targets, views, dtype=torch.bool, device=pairs.device)
-    return pairs.masked_fill(itself, 0).sum() / (targets * (views - 1))
-
-
-@full_precision
-def mean_cosines(targets: Tensor, predictions: Tensor) -> Tensor:
-    """Cosine similarity of (T, B, D) and (V, B, D), mean over the batch: (T, V)."""
-    z, p = F.normalize(targets, dim=-1), F.normalize(predictions, dim=-1)
-    return torch.einsum("tbd,vbd->tv", z, p) / z.shape[1]
-
-
-@full_precision
-def swapped_cross_entropy(targets: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """Mean cross-entropy of softmax(``logits`` / ``temperature``) against ``targets`` over pairs of different views.
-
-    ``logits`` are (V, B, K); ``targets`` are distributions, (T, B, K), for the first T of the V views. A row's
-    cross-entropy is logsumexp(s) - <q, s>, so that no log-probabilities of the size of the logits are kept.
-    """
-    s = logits / temperature
-    agreement = torch.einsum("tbk,vbk->tv", targets, s) / s.shape[1]
-    pairs = s.logsumexp(-1).mean(-1) - agreement  # (T, V)
-    return mean_of_others(pairs)
-
-
-@torch.no_grad()
-def target_logs(q: Tensor) -> dict[str, Tensor]:
-    """What tells a clustering that learns from a collapsed one, of target distributions ``q`` (..., K).
-
-    ``target_entropy``: their mean entropy as a share of ln K; 0 is one-hot, 1 uniform. ``target_information``: the
-    entropy of their mean less that mean entropy, in nats; 0 where all images have the same target, be it uniform or
-    one-hot.
-    """
-    entropy = torch.special.entr(q).sum(-1).mean()
-    total = torch.special.entr(q.flatten(0, -2).mean(0)).sum()
-    return {"target_entropy": entropy / math.log(q.shape[-1]), "target_information": total - entropy}
+def generator(step: Step, device: torch.device | str = "cpu") -> torch.Generator:
+    """What an objective draws from at a step of a run; the same on every process."""
+    return torch.Generator(device).manual_seed(step.seed * 1_000_003 + step.index)
 
 
 class WeightNormed(nn.Module):
@@ -210,23 +188,3 @@ class Center(nn.Module):
         """``x``: (..., K), averaged over all but the last axis."""
         batch = distributed.mean(x.flatten(0, -2).mean(0, dtype=self.value.dtype))
         self.value.mul_(self.momentum).add_(batch, alpha=1 - self.momentum)
-
-
-@torch.no_grad()
-@full_precision
-def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Soft assignments of B samples to K prototypes, equally used: (B, K) -> (B, K), rows sum to one.
-
-    SwAV's ``distributed_sinkhorn`` (facebookresearch/swav, main_swav.py). The largest score is taken off first, which
-    cancels in exact arithmetic and keeps exp within range.
-    """
-    largest = scores.max()
-    if distributed.world_size() > 1:
-        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
-    q = torch.exp((scores - largest) / epsilon)  # (B, K)
-    samples = len(q) * distributed.world_size()
-    q = q / distributed.total(q.sum())
-    for _ in range(iterations):
-        q = q / (distributed.total(q.sum(0)) * q.shape[1])
-        q = q / (q.sum(1, keepdim=True) * samples)
-    return q * samples

@@ -11,11 +11,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 @dataclass(frozen=True)
 class Step:
-    """Where training is: ``index`` of ``total`` optimizer steps, ``per_epoch`` of them to an epoch."""
+    """Where training is: ``index`` of ``total`` optimizer steps, ``per_epoch`` of them to an epoch; and its ``seed``."""
 
     index: int
     total: int
     per_epoch: int
+    seed: int = 0
 
     @property
     def epoch(self) -> int:

@@ -21,8 +21,9 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # From the ground up: a file imports only what stands before it, or its own package.
 ORDER = """
-    errors files stop crops spec specfile schedule machine distributed data views backbones modules method methods
-    resolve optim checkpoint run diagnostics engine estimate evaluate exchange visualize build cli __main__
+    errors files stop crops spec specfile schedule machine distributed data views backbones vit_start modules losses
+    clusters method methods resolve optim checkpoint run diagnostics engine estimate evaluate exchange visualize build
+    cli __main__
 """.split()
 LIGHT = ["errors", "files", "stop", "crops", "spec", "specfile", "schedule"]
 HEAVY = {"torch", "torchvision", "timm", "numpy", "sklearn", "scipy", "matplotlib", "PIL", "safetensors"}

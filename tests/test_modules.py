@@ -12,20 +12,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sslctl.modules import (
-    EMA,
-    Center,
-    Encoder,
-    Queue,
-    WeightNormed,
-    encode,
-    full_precision,
-    mlp,
-    sinkhorn,
-    swapped_cross_entropy,
-    target_logs,
-    unit,
-)
+from sslctl.clusters import sinkhorn, target_logs
+from sslctl.losses import swapped_cross_entropy
+from sslctl.modules import EMA, Center, Encoder, Queue, WeightNormed, encode, full_precision, mlp, unit
 
 GOLDEN = Path(__file__).parent / "golden"
 

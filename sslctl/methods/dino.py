@@ -10,8 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..backbones import without_drop_path
+from ..clusters import target_logs
+from ..losses import swapped_cross_entropy
 from ..method import Facts, Method, Output, Params, Views
-from ..modules import EMA, Center, Encoder, WeightNormed, encode, mlp, swapped_cross_entropy, target_logs, unit
+from ..modules import EMA, Center, Encoder, WeightNormed, encode, mlp, unit
 from ..schedule import Schedule, Step, constant, cosine, within
 from ..views.recipe import ViewRecipe, ViewSpec
 
@@ -33,10 +35,13 @@ class DINOParams(Params):
     norm_last_layer: bool = Field(True, description="keep the prototypes at length one; steadier, a little worse")
     student_temperature: float = Field(0.1, gt=0)
     teacher_temperature: Annotated[Schedule, within(1e-3, 10)] = Field(
-        constant(0.04).model_copy(update={"per_epoch": True}), description="smaller is sharper; warm up to 0.07 at most"
+        constant(0.04).model_copy(update={"per_epoch": True}),
+        description="smaller is sharper; 0.04 to 0.07. Without sharpening (0.1): uniform, collapsed",
     )
     momentum: Annotated[Schedule, within(0, 1)] = Field(cosine(0.996, 1.0), description="of the teacher")
-    center_momentum: float = Field(0.9, ge=0, le=1, description="of the centre; 1 does not centre")
+    center_momentum: float = Field(
+        0.9, ge=0, le=1, description="of the centre. 1 does not centre: one prototype takes all, collapsed"
+    )
     freeze_last_layer_epochs: float = Field(1.0, ge=0, description="how long the prototypes stay as they are")
 
 

@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .. import distributed
+from ..losses import mean_of_others
 from ..method import Facts, Method, Output, Params, Views
-from ..modules import Encoder, encode, full_precision, mean_of_others, mlp
+from ..modules import Encoder, encode, full_precision, mlp
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec
 

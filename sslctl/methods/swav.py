@@ -10,8 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .. import distributed
+from ..clusters import sinkhorn, target_logs
+from ..losses import swapped_cross_entropy
 from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import Encoder, encode, full_precision, mlp, sinkhorn, swapped_cross_entropy, target_logs, unit
+from ..modules import Encoder, encode, full_precision, mlp, unit
 from ..schedule import Step
 from ..views.recipe import IMAGENET_MEAN, ViewRecipe, ViewSpec
 
@@ -27,7 +29,9 @@ class SwAVParams(Params):
     out: int = Field(128, ge=1, description="width of the embedding")
     temperature: float = Field(0.1, gt=0, description="temperature of the predictions")
     epsilon: float = Field(0.05, ge=0.02, description="Sinkhorn's regularisation: the smaller, the sharper the targets")
-    sinkhorn_iterations: int = Field(3, ge=0, description="Sinkhorn's iterations")
+    sinkhorn_iterations: int = Field(
+        3, ge=0, description="0 takes a plain softmax, which collapses: nothing balances it"
+    )
     queue: int = Field(3840, ge=0, description="past embeddings to assign with; in whole batches, at most an epoch's")
     queue_from_epoch: int = Field(15, ge=0, description="epoch in which the queue begins to fill")
     freeze_prototypes_epochs: float = Field(1.0, ge=0, description="how long the prototypes stay as they are")
@@ -92,7 +96,11 @@ class SwAV(Method[SwAVParams]):
         since = step.index - self.params.queue_from_epoch * step.per_epoch
         full = since * self.batch_size >= len(queue)  # then and only then its last row is not zero
         past = queue.chunk(distributed.world_size())[distributed.rank()] if full else queue[:0]
-        q = sinkhorn(self.score(torch.cat([past, z])), self.params.epsilon, self.params.sinkhorn_iterations)
+        scores, epsilon = self.score(torch.cat([past, z])), self.params.epsilon
+        if self.params.sinkhorn_iterations:
+            q = sinkhorn(scores, epsilon, self.params.sinkhorn_iterations)
+        else:
+            q = F.softmax(scores / epsilon, dim=-1)
         if since >= 0:
             queue.copy_(torch.cat([distributed.gather(z), queue])[: len(queue)])
         return q[-len(z) :]

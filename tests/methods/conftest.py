@@ -82,7 +82,7 @@ def net() -> Callable[[], Net]:
 
 @pytest.fixture
 def random_views() -> Callable[..., Views]:
-    """Views of ``images`` random images that look alike within an image; sizes as in the crop grammar."""
+    """Views, (count, size) of each kind, of random images of three classes; those of an image look alike."""
 
     def make(globals: tuple[int, int], locals: tuple[int, int] = (0, 0), images: int = 6, seed: int = 0) -> Views:
         g = torch.Generator().manual_seed(seed)
@@ -91,7 +91,8 @@ def random_views() -> Callable[..., Views]:
         def crops(count: int, size: int) -> list[Tensor]:
             return [base + 0.5 * torch.randn(images, 3, size, size, generator=g) for _ in range(count)]
 
-        return Views(crops(*globals), crops(*locals), torch.arange(images))
+        index = torch.arange(images)
+        return Views(crops(*globals), crops(*locals), index, index % 3)
 
     return make
 

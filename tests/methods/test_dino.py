@@ -17,9 +17,10 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from sslctl.backbones import Backbone, build_backbone
+from sslctl.losses import swapped_cross_entropy
 from sslctl.method import Facts, Views
 from sslctl.methods.dino import DINO, DINOParams, Head
-from sslctl.modules import Center, swapped_cross_entropy
+from sslctl.modules import Center
 from sslctl.schedule import Schedule, Step, cosine
 from sslctl.spec import BackboneSpec, OptimSpec
 

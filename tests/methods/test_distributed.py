@@ -14,54 +14,63 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 ROOT = Path(__file__).parents[2]
-SMALL: dict[str, dict[str, Any]] = {
-    "dino": {"prototypes": 12, "hidden": 16, "bottleneck": 8},
-    "swav": {"prototypes": 7, "hidden": 16, "out": 8, "queue": 8, "queue_from_epoch": 0},
-    "simclr": {"out": 8},
-}
 BATCH = 8
 STEPS = 3
+SHUFFLED = ["end-to-end", "moco-v1", "moco-v2"]
+"""Batch norm by groups of the batch: two processes are one even while it computes statistics."""
 
 
 class Net(nn.Module):
-    """A backbone without statistics over the batch: (B, 3, H, W) -> (B, 8)."""
+    """A backbone (B, 3, H, W) -> (B, 8), with or without statistics over the batch."""
 
     dim = 8
 
-    def __init__(self) -> None:
+    def __init__(self, norm: bool) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 8))
+        between = nn.BatchNorm2d(8) if norm else nn.Tanh()
+        self.net = nn.Sequential(nn.Conv2d(3, 8, 3), between, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 8))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.net(x)
         return out
 
 
-def measure(name: str, rank: int, processes: int) -> dict[str, Tensor]:
+def measure(name: str, rank: int, processes: int, norm: bool = False) -> dict[str, Tensor]:
     """Losses, the last gradient and all buffers after some steps on this process's share of each batch."""
     from sslctl import distributed
     from sslctl.method import Facts, Views
     from sslctl.methods import load_method
     from sslctl.schedule import Step
+    from sslctl.specfile import check
+    from tests.methods.small import SMALL
 
     torch.manual_seed(0)
     cls: Any = load_method(name)
-    method = cls(cls.Params(**SMALL.get(name, {})), Net(), Facts(100, BATCH)).double()
-    method.eval()  # batch norm with its running statistics: those of a batch would need SyncBatchNorm, which is CUDA's
+    method = cls(check(cls.Params, SMALL[name]), Net(norm), Facts(100, BATCH, classes=3)).double()
+    # Else batch norm takes its running statistics: those of a whole batch would need SyncBatchNorm, which is CUDA's.
+    method.train(norm)
     share = slice(rank * BATCH // processes, (rank + 1) * BATCH // processes)
     generator = torch.Generator().manual_seed(1)
     result: dict[str, Tensor] = {}
     for index in range(STEPS):
-        sizes = [12, 12, 8]
+        sizes = [16, 16, 8]
         crops = [torch.randn(BATCH, 3, s, s, generator=generator, dtype=torch.float64)[share] for s in sizes]
         method.zero_grad()
-        loss = method(Views(crops[:2], crops[2:], torch.arange(BATCH)[share]), Step(index, 6, 3)).loss
+        images = torch.arange(BATCH)[share]
+        loss = method(Views(crops[:2], crops[2:], images, images % 3), Step(index, 3, 1)).loss
         loss.backward()
         result[f"loss {index}"] = distributed.mean(loss.detach())
     for key, p in method.named_parameters():
         if p.grad is not None:
             result[f"gradient {key}"] = distributed.mean(p.grad)
-    return result | {f"buffer {key}": value.clone() for key, value in method.named_buffers()}
+    own = ("running_mean", "running_var", "num_batches_tracked")  # each process has its own
+    return result | {f"buffer {key}": value.clone() for key, value in method.named_buffers() if not key.endswith(own)}
+
+
+def cases() -> list[tuple[str, bool]]:
+    from sslctl.methods import METHODS
+
+    return [(name, False) for name in METHODS] + [(name, True) for name in SHUFFLED]
 
 
 @pytest.fixture(scope="module")
@@ -78,18 +87,12 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def names() -> list[str]:
-    from sslctl.methods import METHODS
-
-    return list(METHODS)
-
-
-@pytest.mark.parametrize("name", names())
-def test_two_processes_are_one(name: str, by_two: Path) -> None:
-    whole = measure(name, 0, 1)
+@pytest.mark.parametrize(("name", "norm"), cases())
+def test_two_processes_are_one(name: str, norm: bool, by_two: Path) -> None:
+    whole = measure(name, 0, 1, norm)
     assert any(key.startswith("gradient") and value.abs().max() > 0 for key, value in whole.items())
     for rank in range(2):
-        part = load_file(by_two / f"{name}-{rank}.safetensors")
+        part = load_file(by_two / f"{name}-{norm}-{rank}.safetensors")
         assert part.keys() == whole.keys()
         for key, value in whole.items():
             torch.testing.assert_close(part[key], value, rtol=1e-9, atol=1e-12, msg=lambda m, key=key: f"{key}: {m}")
@@ -99,8 +102,9 @@ def main(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder / 'store'}"
     torch.distributed.init_process_group("gloo", store, rank=rank, world_size=2)
-    for name in names():
-        save_file({k: v.contiguous() for k, v in measure(name, rank, 2).items()}, folder / f"{name}-{rank}.safetensors")
+    for name, norm in cases():
+        tensors = {k: v.contiguous() for k, v in measure(name, rank, 2, norm).items()}
+        save_file(tensors, folder / f"{name}-{norm}-{rank}.safetensors")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 

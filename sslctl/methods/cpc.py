@@ -1,0 +1,115 @@
+"""CPC: from the patches above, find the patch further below among those of all images (van den Oord et al. 2018)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..errors import SpecError
+from ..losses import info_nce_below
+from ..method import Facts, Method, Output, Params, Views
+from ..modules import Encoder, encode
+from ..schedule import Step
+from ..views.recipe import ViewRecipe, ViewSpec
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
+
+
+class CPCParams(Params):
+    """Hyper-parameters of CPC; those of v2's pseudo-code (arXiv 1905.09272, appendix), the only code there is."""
+
+    grid: int = Field(6, ge=2, description="patches along a side; 7 in v1")
+    patch: float = Field(80 / 260, gt=0, le=1, description="side of a patch as a share of the view's; 0.25 in v1")
+    first_step: int = Field(3, ge=1, description="rows below that are predicted, from here: nearer patches overlap")
+    last_step: int = Field(3, ge=1, description="rows below that are predicted, up to here; 5 in v1")
+    directions: int = Field(4, ge=1, le=4, description="sides of the image to predict from; 1 in v1. Paper: v2 has 4")
+    out: int = Field(64, ge=1, description="width of predictions and targets")
+    scale: float = Field(0.1, gt=0, description="factor on predictions")
+    hidden: int = Field(256, ge=1, description="width within the context network")
+    layers: int = Field(5, ge=1, description="layers of the context network: how many rows up it sees")
+
+
+_VIEW = ViewSpec(scale=(0.7, 1.0), ratio=(1.0, 1.0), jitter_p=0.8, grayscale_p=0.25, blur_p=0.0)
+
+
+class CPC(Method[CPCParams]):
+    """Representation Learning with Contrastive Predictive Coding, and its second version.
+
+    A global view is cut into a grid of overlapping patches; the backbone encodes each. A masked convolutional network
+    gathers, for each patch, what lies at its height and above (the context), and a linear map of it for every step k is
+    to find the patch k rows below among all patches of all images on all processes: the mean cross-entropy, summed over
+    the steps, mean over directions. Local views are too small to cut and do not count.
+
+    The backbone must not have batch norm, whose statistics would tell patches of an image by each other: here group
+    norm (the papers: none, then layer norm in a ResNet-161 of their own). Patches are augmented as their image is.
+    """
+
+    Params = CPCParams
+    views = ViewRecipe("1x260", (_VIEW,), _VIEW)
+    recipe: ClassVar[dict[str, Any]] = {
+        "backbone": {"arch": "resnet50_gn"},
+        "optim": {
+            "name": "adamw", "lr": 4e-4, "lr_scaling": "none", "schedule": "constant", "warmup_epochs": 0.0,
+            "betas": [0.8, 0.999], "weight_decay": 0.0, "clip": 0.01,
+        },
+        "run": {"epochs": 200.0},
+    }  # fmt: skip
+
+    def __init__(self, params: CPCParams, backbone: Backbone, facts: Facts) -> None:
+        super().__init__(params)
+        if not params.first_step <= params.last_step < params.grid:
+            steps = f"{params.first_step} to {params.last_step}"
+            raise SpecError(f"method: steps {steps} do not fit a grid of {params.grid}", "lower steps or a finer grid")
+        self.student = Encoder(backbone, nn.Linear(backbone.dim, params.out))
+        self.contexts = nn.ModuleList(Context(backbone.dim, params) for _ in range(params.directions))
+        self.multiple = getattr(backbone, "patch", 0) or 1
+
+    def forward(self, views: Views, step: Step) -> Output:
+        p = self.params
+        patches = [x for view in views.globals for x in self.cut(view)]
+        h, z = encode(self.student, patches)  # (G * n, B, D), (G * n, B, out)
+        grids = [x.view(-1, p.grid, p.grid, *x.shape[1:]).permute(0, 3, 1, 2, 4).flatten(0, 1) for x in (h, z)]
+        losses = []
+        for turn, context in enumerate(self.contexts):
+            features, targets = (torch.rot90(x, turn, (1, 2)) for x in grids)  # (G * B, rows, columns, D)
+            steps = enumerate(context(features), p.first_step)
+            losses.append(torch.stack([info_nce_below(x * p.scale, targets, k) for k, x in steps]).sum())
+        embedding = h[: p.grid**2].mean(0).detach()
+        return Output(torch.stack(losses).mean(), {}, embedding)
+
+    def cut(self, view: Tensor) -> list[Tensor]:
+        """Patches of ``view`` (B, C, S, S), row by row, evenly spaced from edge to edge."""
+        size = view.shape[-1]
+        side = max(self.multiple, round(size * self.params.patch) // self.multiple * self.multiple)
+        if side > size:
+            raise SpecError(f"views of {size} px: no patch of {side} px fits", "larger views")
+        starts = [round(i * (size - side) / (self.params.grid - 1)) for i in range(self.params.grid)]
+        return [view[..., y : y + side, x : x + side] for y in starts for x in starts]
+
+
+class Context(nn.Module):
+    """The masked network and its predictions for each step: (B, rows, columns, D) -> (steps, B, rows, columns, out)."""
+
+    def __init__(self, dim: int, p: CPCParams) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(row_and_above(dim, p.hidden) for _ in range(p.layers))
+        self.predict = nn.ModuleList(nn.Linear(dim, p.out) for _ in range(p.first_step, p.last_step + 1))
+
+    def forward(self, h: Tensor) -> Tensor:
+        c = h.permute(0, 3, 1, 2)
+        for layer in self.layers:
+            c = c + layer(c)
+        c = F.relu(c).permute(0, 2, 3, 1)
+        return torch.stack([layer(c) for layer in self.predict])
+
+
+def row_and_above(dim: int, hidden: int) -> nn.Sequential:
+    """Convolutions that see a patch's row and the one above, never one below."""
+    across, down = nn.Conv2d(hidden, hidden, (1, 3), padding=(0, 1)), nn.Conv2d(hidden, hidden, (2, 1))
+    inner = [nn.Conv2d(dim, hidden, 1), nn.ReLU(), across, nn.ZeroPad2d((0, 0, 1, 0)), down, nn.ReLU()]
+    return nn.Sequential(*inner, nn.Conv2d(hidden, dim, 1))

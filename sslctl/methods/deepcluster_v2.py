@@ -1,0 +1,105 @@
+"""DeepCluster-v2: predict the cluster of an image, found by k-means over a memory of the set (Caron et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from .. import distributed
+from ..clusters import kmeans
+from ..errors import SpecError
+from ..method import Facts, Group, Method, Output, Params, Views
+from ..modules import Encoder, encode, full_precision, generator, mlp, unit
+from ..schedule import Step
+from .swav import SwAV
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
+
+UNKNOWN = -100
+
+
+class DeepClusterV2Params(Params):
+    """Hyper-parameters of DeepCluster-v2; defaults of facebookresearch/swav, main_deepclusterv2.py."""
+
+    prototypes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (3000, 3000, 3000), min_length=1, description="clusters, for each clustering"
+    )
+    hidden: int = Field(2048, ge=1, description="hidden width of the head")
+    out: int = Field(128, ge=1, description="width of the embedding")
+    temperature: float = Field(0.1, gt=0, description="temperature of the predictions")
+    iterations: int = Field(10, ge=1, description="iterations of k-means at the start of an epoch")
+
+
+class DeepClusterV2(Method[DeepClusterV2Params]):
+    """Deep Clustering for Unsupervised Learning of Visual Features, as improved beside SwAV (its appendix C).
+
+    A memory holds the last embeddings of every image's global views. When an epoch begins, spherical k-means groups
+    it, each clustering on the memory of the next global view in turn; all views of an image, local ones too, are then
+    to be closest to its centroid. Centroids take no gradient. The first epoch only fills the memory: the loss is zero
+    and nothing moves (the authors run through the set once before theirs).
+    """
+
+    Params = DeepClusterV2Params
+    views = SwAV.views
+    recipe = SwAV.recipe
+
+    memory: Tensor
+    assignments: Tensor
+
+    def __init__(self, params: DeepClusterV2Params, backbone: Backbone, facts: Facts) -> None:
+        super().__init__(params)
+        if max(params.prototypes) > facts.images // facts.batch_size * facts.batch_size:
+            raise SpecError(
+                f"method.prototypes {list(params.prototypes)}: more clusters than the {facts.images} images fill",
+                f"for example --set method.prototypes='[{max(2, facts.images // 20)}]'",
+            )
+        self.student = Encoder(backbone, mlp(backbone.dim, params.hidden, params.out, bias=True))
+        self.register_buffer("memory", torch.zeros(facts.globals, facts.images, params.out))
+        self.register_buffer("assignments", torch.full((len(params.prototypes), facts.images), UNKNOWN))
+        for i, count in enumerate(params.prototypes):
+            self.register_buffer(f"centroids{i}", torch.zeros(count, params.out))
+        self.clustered: Step | None = None  # so that parts of one batch are treated alike
+
+    def forward(self, views: Views, step: Step) -> Output:
+        if step.index % step.per_epoch == 0 and step.epoch > 0 and self.clustered != step:
+            self.cluster(step)
+        z = unit(encode(self.student, views.all)[1])  # (V, B, D)
+        targets = self.assignments[:, views.index]  # (heads, B)
+        known = distributed.mean((targets != UNKNOWN).sum().float()).clamp(min=1)
+        losses = [
+            F.cross_entropy(self.score(z, i).flatten(0, 1), target.repeat(len(z)), reduction="sum")
+            for i, target in enumerate(targets)
+        ]
+        loss = torch.stack(losses).sum() / (known * len(z))
+
+        index = distributed.gather(views.index)
+        self.memory[:, index] = distributed.gather(z[: len(views.globals)].detach().transpose(0, 1)).transpose(0, 1)
+        return Output(loss, {"known": (targets != UNKNOWN).float().mean()}, z[0].detach())
+
+    def score(self, z: Tensor, clustering: int) -> Tensor:
+        return full_precision(F.linear)(z, self.get_buffer(f"centroids{clustering}")) / self.params.temperature
+
+    @torch.no_grad()
+    def cluster(self, step: Step) -> None:
+        """K-means over the rows of the memory that are filled; the same on every process."""
+        self.clustered = step
+        filled = self.memory[0].any(-1).nonzero().squeeze(1)
+        g = generator(step)
+        for i, count in enumerate(self.params.prototypes):
+            rows = self.memory[i % len(self.memory), filled]
+            start = rows[torch.randperm(len(rows), generator=g)[:count].to(rows.device)]
+            centroids, nearest = kmeans(rows, start, self.params.iterations)
+            self.get_buffer(f"centroids{i}").copy_(centroids)
+            self.assignments[i, filled] = nearest
+
+    def after_backward(self, step: Step) -> None:
+        if step.epoch == 0:
+            self.zero_grad(set_to_none=True)
+
+    def groups(self) -> list[Group]:
+        return self.all_alike()

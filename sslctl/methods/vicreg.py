@@ -1,0 +1,74 @@
+"""VICReg: alike between views, spread over the batch, uncorrelated among their numbers (Bardes et al. 2021)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from .. import distributed
+from ..losses import view_pairs
+from ..method import Facts, Method, Output, Params, Views
+from ..modules import Encoder, encode_each, full_precision, mlp
+from ..schedule import Step
+from .barlow_twins import BarlowTwins
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
+
+
+class VICRegParams(Params):
+    """Hyper-parameters of VICReg; defaults of facebookresearch/vicreg."""
+
+    out: int = Field(8192, ge=2, description="width of the head, hidden and out")
+    invariance: float = Field(25.0, ge=0, description="weight of the mean squared difference of two views")
+    variance: float = Field(25.0, ge=0, description="weight of the variance term; 0 collapses")
+    covariance: float = Field(1.0, ge=0, description="weight of the covariance term")
+
+
+class VICReg(Method[VICRegParams]):
+    """Variance-Invariance-Covariance Regularization.
+
+    Invariance is the mean over pairs of a global view and another, local ones too; variance and covariance are of every
+    view, over the batches of all processes. As in the authors' code, the variance term is the views' mean, half of the
+    paper's, the covariance term twice the views' mean, and invariance is averaged over the D numbers as well.
+    """
+
+    Params = VICRegParams
+    views = BarlowTwins.views
+    recipe: ClassVar[dict[str, Any]] = {
+        "backbone": {"arch": "resnet50"},
+        "optim": {
+            "name": "lars", "lr": 0.2, "lr_end": 0.0002, "warmup_epochs": 10.0, "warmup_reaches": False,
+            "weight_decay": 1e-6,
+        },
+        "run": {"epochs": 1000.0},
+    }  # fmt: skip
+
+    def __init__(self, params: VICRegParams, backbone: Backbone, facts: Facts) -> None:
+        super().__init__(params)
+        facts.require_views(2)
+        self.student = Encoder(backbone, mlp(backbone.dim, *[params.out] * 3, bias=True, last_bias=False))
+
+    def forward(self, views: Views, step: Step) -> Output:
+        p = self.params
+        _, z = encode_each(self.student, views.all)  # (V, B, D)
+        invariance = torch.stack([F.mse_loss(z[a], z[b]) for a, b in view_pairs(len(views.globals), len(z))]).mean()
+        variance, covariance = torch.stack([variance_covariance(view) for view in z]).mean(0)
+        loss = p.invariance * invariance + p.variance * variance + 2 * p.covariance * covariance
+        logs = {"invariance": invariance, "variance": variance, "covariance": covariance}
+        return Output(loss, {name: value.detach() for name, value in logs.items()}, z[0].detach())
+
+
+@full_precision
+def variance_covariance(x: Tensor) -> Tensor:
+    """Of embeddings (B, D): the mean of max(0, 1 - deviation), and the covariances' sum of squares / D; (2,)."""
+    x = x - distributed.mean(x.mean(0))
+    last = distributed.world_size() * len(x) - 1
+    deviation = (distributed.total(x.square().sum(0)) / last + 1e-4).sqrt()
+    covariance = distributed.total(x.T @ x) / last  # (D, D)
+    off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()
+    return torch.stack([F.relu(1 - deviation).mean(), off_diagonal / x.shape[1]])

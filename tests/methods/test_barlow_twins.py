@@ -1,0 +1,128 @@
+"""Barlow Twins and VICReg against the authors' losses and gradients; their pairs and parameter groups.
+
+Golden: facebookresearch/barlowtwins, main.py, and facebookresearch/vicreg, main_vicreg.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslctl.build import lr_schedule
+from sslctl.method import Facts, Views
+from sslctl.methods.barlow_twins import BarlowTwins, BarlowTwinsParams, redundancy, standardize
+from sslctl.methods.vicreg import VICReg, VICRegParams, variance_covariance
+from sslctl.optim import build_optimizer
+from sslctl.schedule import Step
+from sslctl.spec import OptimSpec
+
+from .compare import same
+
+PRECISIONS = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+Golden = Callable[[str], dict[str, Tensor]]
+
+
+@PRECISIONS
+def test_barlow_twins_is_the_authors(golden: Golden, dtype: torch.dtype) -> None:
+    case = {k: v.to(dtype) for k, v in golden("barlowtwins_loss").items()}
+    z1, z2 = case["z1"].requires_grad_(), case["z2"].requires_grad_()
+    same(standardize(z1).T @ standardize(z2) / 8, case["cross_correlation"])
+    loss = redundancy(z1, z2, BarlowTwinsParams().redundancy)
+    same(loss, case["loss"])
+    for gradient, name in zip(torch.autograd.grad(loss, [z1, z2]), ("grad_z1", "grad_z2"), strict=True):
+        same(gradient, case[name])
+    same(redundancy(z1, z2, 0.005), case["loss_lambda0.005"])
+
+
+class Flat(nn.Identity):
+    """A backbone that gives its input, which is the embedding too: the authors' golden network."""
+
+    dim = 10
+
+
+def vicreg() -> VICReg:
+    method = VICReg(VICRegParams(out=10), Flat(), Facts(100, 8))  # type: ignore[arg-type]
+    method.student.head = nn.Identity()
+    return method
+
+
+@PRECISIONS
+def test_vicreg_is_the_authors(golden: Golden, dtype: torch.dtype) -> None:
+    case = {k: v.to(dtype) for k, v in golden("vicreg_loss").items()}
+    x, y = case["x"].requires_grad_(), case["y"].requires_grad_()
+    output = vicreg()(Views([x, y], [], torch.arange(8)), Step(0, 4, 2))
+    same(output.loss, case["loss"])
+    same(output.logs["invariance"], case["invariance"])
+    same(output.logs["variance"], case["variance"])
+    same(2 * output.logs["covariance"], case["covariance"])
+    for gradient, name in zip(torch.autograd.grad(output.loss, [x, y]), ("grad_x", "grad_y"), strict=True):
+        same(gradient, case[name])
+
+
+def doubled(views: Views) -> Views:
+    return Views([x.double() for x in views.globals], [x.double() for x in views.locals], views.index)
+
+
+@pytest.mark.parametrize(("globals", "locals"), [(2, 0), (2, 2), (1, 2), (3, 1)])
+def test_pairs_are_a_global_view_and_another_each_once(
+    net: Callable[[], Any], random_views: Callable[..., Views], globals: int, locals: int
+) -> None:
+    views = doubled(random_views((globals, 16), (locals, 8)))
+    n = globals + locals
+    pairs = [(a, b) for a in range(globals) for b in range(n) if a < b]
+
+    barlow = BarlowTwins(BarlowTwinsParams(out=9), net(), Facts(100, 6)).double()
+    z = [barlow.student(x) for x in views.all]
+    bn = nn.BatchNorm1d(9, affine=False).double()
+    losses = []
+    for a, b in pairs:
+        c = bn(z[a]).T @ bn(z[b]) / 6
+        away = c - torch.eye(9)
+        losses.append(sum(away[i, j] ** 2 * (1 if i == j else 0.0051) for i in range(9) for j in range(9)))
+    torch.testing.assert_close(barlow(views, Step(0, 4, 2)).loss, torch.stack(losses).mean(), rtol=1e-9, atol=0)
+
+    method = VICReg(VICRegParams(out=9, invariance=3.0, variance=5.0, covariance=7.0), net(), Facts(100, 6)).double()
+    z = [method.student(x) for x in views.all]
+    invariance = torch.stack([F.mse_loss(z[a], z[b]) for a, b in pairs]).mean()
+    variance = torch.stack([F.relu(1 - (x.var(0) + 1e-4).sqrt()).mean() for x in z]).mean()
+    off = [torch.cov(x.T) - torch.cov(x.T).diagonal().diag() for x in z]
+    covariance = torch.stack([c.square().sum() / 9 for c in off]).mean()
+    expected = 3 * invariance + 5 * variance + 2 * 7 * covariance
+    torch.testing.assert_close(method(views, Step(0, 4, 2)).loss, expected, rtol=1e-9, atol=0)
+
+
+def test_a_collapsed_embedding_pays_all_of_the_variance() -> None:
+    variance, covariance = variance_covariance(torch.ones(8, 5))
+    assert float(variance) == pytest.approx(0.99) and float(covariance) == 0
+
+
+def test_scale_and_shift_of_an_embedding_change_nothing_for_barlow_twins() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(16, 6, generator=g, dtype=torch.float64) for _ in range(2))
+    torch.testing.assert_close(redundancy(x * 30 + 5, y * 20 - 3, 0.1), redundancy(x, y, 0.1), rtol=1e-4, atol=0)
+
+
+def test_biases_and_norms_have_the_authors_learning_rate(golden: Golden, net: Callable[[], Any]) -> None:
+    """The golden schedule's two rates, 0.2 and 0.0048 at batch 2048, through the optimizer's groups."""
+    method = BarlowTwins(BarlowTwinsParams(out=9), net(), Facts(4096, 2048))
+    optim = OptimSpec(**{**BarlowTwins.recipe["optim"], "lr_end": 0.2 * 8 * 0.001})
+    weights, rest = build_optimizer(optim, method).param_groups
+    assert weights["decay"] and weights["adapt"] and not rest["decay"] and not rest["adapt"]
+    assert all(p.ndim == 1 for p in rest["params"]) and all(p.ndim > 1 for p in weights["params"])
+    lr = lr_schedule(optim, 2048)
+    case = golden("barlowtwins_vicreg_lr")
+    for group, name in ((weights, "barlow_weights"), (rest, "barlow_biases")):
+        values = [lr.at(Step(i, 42, 3)) * group["lr_scale"] for i in range(42)]
+        torch.testing.assert_close(torch.tensor(values, dtype=torch.float64), case[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("cls", "biased"), [(BarlowTwins, False), (VICReg, True)])
+def test_heads_are_the_authors(net: Callable[[], Any], cls: Any, biased: bool) -> None:
+    head = cls(cls.Params(out=9), net(), Facts(100, 6)).student.head
+    assert [type(layer).__name__ for layer in head] == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
+    assert [head[i].bias is not None for i in (0, 3, 6)] == [biased, biased, False]
