@@ -21,6 +21,7 @@ from .data.source import Source
 from .data.unreadable import next_readable
 from .engine import Training
 from .errors import DataError, SpecError
+from .evaluate.probe import Probe, open_probe
 from .machine import choose_device, choose_dtype, choose_workers
 from .method import Facts, Method
 from .methods import load_method
@@ -29,6 +30,7 @@ from .schedule import Schedule, constant, cosine
 from .spec import OptimSpec, Spec
 from .specfile import check
 from .views.augment import Augment
+from .views.evaluation import EvalTransform
 from .views.recipe import ViewPlan, plan_views
 
 SMALL_IMAGE = 64
@@ -102,9 +104,7 @@ def build(around: Surroundings) -> Training:
     refuse_batch(spec, len(source))
     method = build_method(spec, plan, len(source), len(source.classes)).to(device)
     if spec.run.channels_last if spec.run.channels_last is not None else method.student.backbone.kind == "cnn":
-        for module in method.modules():
-            if isinstance(module, nn.Conv2d):
-                module.to(memory_format=torch.channels_last)
+        convolve_channels_last(method)
     augment = Augment(plan, spec.run.seed)
     per_epoch = len(source) // spec.run.batch_size
     total = spec.run.steps or max(1, round((spec.run.epochs or 100) * per_epoch))
@@ -137,7 +137,25 @@ def build(around: Surroundings) -> Training:
         log_every=spec.run.log_every or max(1, min(50, total // 100)),
         checkpoint_every=spec.run.checkpoint_every or max(per_epoch, 1),
         meta=describe(around),
+        probe=build_probe(around, method, device),
+        probe_every=spec.run.probe_every or max(per_epoch, 1),
     )
+
+
+def convolve_channels_last(net: nn.Module) -> None:
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+
+
+def build_probe(around: Surroundings, method: Method[Any], device: torch.device) -> Probe | None:
+    """What scores the encoder while it trains, where the spec asks for it."""
+    run, plan = around.spec.run, around.plan
+    if run.probe_data is None:
+        return None
+    train, test = open_probe(run.probe_data, run.probe_images, run.seed)
+    transform = EvalTransform(image_size(plan), plan.mean, plan.std)
+    return Probe(method.encoder(), train, test, transform, device, choose_workers(around.spec.data.workers))
 
 
 def describe(around: Surroundings) -> Meta:

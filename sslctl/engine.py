@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,7 +18,7 @@ from .data.loader import Batch, Loader
 from .data.source import Source
 from .data.unreadable import check_bad
 from .diagnostics import REMEDY, Health, health
-from .errors import DataError, DivergedError, Exit, Stopped
+from .errors import CheckpointError, DataError, DivergedError, Exit, Stopped
 from .method import Method, Output, Views
 from .optim import clip_gradients
 from .run import Run
@@ -28,6 +29,7 @@ from .views.augment import Augment
 
 COLLAPSE_PATIENCE = 3  # metric lines in a row
 COLLAPSE_FROM = 50  # steps; a random network may look collapsed
+BEST_BY = "probe_knn"
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Training:
     log_every: int
     checkpoint_every: int
     meta: Meta
+    probe: Callable[[Step], dict[str, float]] | None = None  # scores the encoder; must leave everything as it is
+    probe_every: int = 1
 
 
 def train(t: Training, run: Run, stop: StopRequest, report: Callable[[dict[str, Any]], None]) -> Meta:
@@ -69,10 +73,13 @@ def train(t: Training, run: Run, stop: StopRequest, report: Callable[[dict[str, 
             meter.add(output, batch)
             refuse_bad(t, run, batch)
             done = index + 1
-            if done % t.log_every == 0 or done == t.total:
-                line = meter.line(step, output)
+            line = meter.line(step, output) if done % t.log_every == 0 or done == t.total else {}
+            if t.probe is not None and (done % t.probe_every == 0 or done == t.total):
+                line |= meter.aside(t.probe, step)
+            if line:
                 run.log(line)
                 report(line)
+                keep_best(t, run, line)
             if done % t.checkpoint_every == 0 or done == t.total or stop.requested:
                 save(t, run, done)
             if stop.requested and done < t.total:
@@ -141,10 +148,26 @@ def resume(t: Training, run: Run, report: Callable[[dict[str, Any]], None]) -> i
 
 
 def save(t: Training, run: Run, done: int) -> None:
-    scaler = {"scaler": t.scaler.state_dict()} if t.scaler.is_enabled() else {}
     path = run.numbered(done)
-    checkpoint.save(path, t.method, t.optimizer, t.meta | scaler | {"step": done})
+    checkpoint.save(path, t.method, t.optimizer, state(t) | {"step": done})
     run.keep_last(path, t.spec.run.keep)
+
+
+def state(t: Training) -> Meta:
+    """What a checkpoint says beside tensors and step."""
+    return t.meta | ({"scaler": t.scaler.state_dict()} if t.scaler.is_enabled() else {})
+
+
+def keep_best(t: Training, run: Run, line: dict[str, Any]) -> None:
+    """``best`` is the checkpoint with the highest score of the probe; of equals, the earliest."""
+    if BEST_BY not in line:
+        return
+    with contextlib.suppress(CheckpointError, KeyError):
+        best = checkpoint.read_meta(run.best)
+        if best["step"] < line["step"] and best["probe"][BEST_BY] >= line[BEST_BY]:
+            return
+    probe = {key: value for key, value in line.items() if key.startswith("probe_")}
+    checkpoint.save(run.best, t.method, t.optimizer, state(t) | {"step": line["step"], "probe": probe})
 
 
 def refuse_bad(t: Training, run: Run, batch: Batch) -> None:
@@ -153,6 +176,10 @@ def refuse_bad(t: Training, run: Run, batch: Batch) -> None:
         run.record_bad(index, t.source.item_name(index), reason)
     if batch.bad:
         check_bad(t.source, run.bad, fail=t.spec.data.bad_images == "fail", limit=t.spec.data.bad_limit)
+
+
+def epoch_of(step: Step) -> float:
+    return round((step.index + 1) / step.per_epoch, 4)
 
 
 @dataclass
@@ -182,6 +209,14 @@ class Meter:
         if self.t.device.type == "cpu" and not bool(torch.isfinite(self.losses[-1])):
             raise DivergedError(f"the loss is {float(self.losses[-1])}", DIVERGED_HINT)
 
+    def aside(self, probe: Callable[[Step], dict[str, float]], step: Step) -> dict[str, Any]:
+        """What ``probe`` finds, and its cost; training's own clock stands still."""
+        before = time.perf_counter()
+        found = probe(step)
+        seconds = time.perf_counter() - before
+        self.since += seconds
+        return {"step": step.index + 1, "epoch": epoch_of(step), **found, "probe_seconds": seconds}
+
     def line(self, step: Step, output: Output) -> dict[str, Any]:
         """The metric line of the steps since the last one."""
         loss = float(torch.stack(self.losses).float().mean())
@@ -192,7 +227,7 @@ class Meter:
         state = health(output.embedding, logs.get("target_entropy"))
         line = {
             "step": step.index + 1,
-            "epoch": round((step.index + 1) / step.per_epoch, 4),
+            "epoch": epoch_of(step),
             "loss": loss,
             "lr": self.t.lr.at(step),
             "images_per_second": self.images / seconds,

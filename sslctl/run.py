@@ -20,7 +20,17 @@ from .specfile import read_spec_file
 
 # What changes how a run goes but not what comes out of it: not part of its identity.
 INCIDENTAL = {
-    "run": ("out", "checkpoint_every", "keep", "log_every", "max_time", "fail_on_collapse"),
+    "run": (
+        "out",
+        "checkpoint_every",
+        "keep",
+        "log_every",
+        "max_time",
+        "fail_on_collapse",
+        "probe_data",
+        "probe_every",
+        "probe_images",
+    ),
     "data": ("workers", "download"),
 }
 
@@ -60,6 +70,7 @@ class Run:
         self.metrics_file = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.last = self.checkpoints / "last.safetensors"
+        self.best = self.checkpoints / "best.safetensors"  # by probe
         self.bad_file = path / "bad_images.jsonl"
         self.bad: dict[int, str] = {}
         self._lock: IO[str] | None = None

@@ -127,6 +127,9 @@ class RunSpec(Section):
     )
     max_time: float | None = Field(None, gt=0, description="minutes after which to save and stop with exit code 75")
     fail_on_collapse: bool = Field(False, description="stop with exit code 6 when the representation collapses")
+    probe_data: str | None = Field(None, description="labelled images on which to score the encoder during the run")
+    probe_every: int | None = Field(None, ge=1, description="steps between probes; by default an epoch")
+    probe_images: int = Field(5000, ge=2, description="most images to learn from, and to test on, in one probe")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -41,6 +41,8 @@ def pretrain(
     out: Annotated[str | None, _option("Run directory; by default runs/METHOD-ARCH-DATA-ID.")] = None,
     max_time: Annotated[float | None, _option("Minutes after which to save and stop (75).")] = None,
     checkpoint_every: Annotated[int | None, _option("Steps; by default an epoch.")] = None,
+    probe_data: Annotated[str | None, _option("Labelled images on which to score the encoder as it trains.")] = None,
+    probe_every: Annotated[int | None, _option("Steps between probes; by default an epoch.")] = None,
     spec: Annotated[Path | None, _option("YAML file, such as a run's spec.yaml.")] = None,
     set_: Annotated[list[str] | None, _option("section.key=value; may be repeated.", "--set")] = None,
     download: Download = False,
@@ -62,6 +64,8 @@ def pretrain(
 
       sslctl pretrain --data photos/ --method swav --multi-crop 2x160+4x96
 
+      sslctl pretrain --data photos/ --method dino --probe-data labelled/ --probe-every 500
+
       sslctl pretrain --spec runs/swav-resnet18-demo-1a2b3c/spec.yaml --set optim.lr=0.3 --out runs/lower
     """
     flags = _layer(
@@ -81,6 +85,8 @@ def pretrain(
                 "out": out,
                 "max_time": max_time,
                 "checkpoint_every": checkpoint_every,
+                "probe_data": probe_data,
+                "probe_every": probe_every,
             },
         }
     )
@@ -135,6 +141,8 @@ def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
             raise CheckpointError(f"--resume: {directory} holds no checkpoint", "leave --resume out to begin")
         run.claim(around.spec)
         output.note(f"{len(around.train)} images, {training.total} steps of {spec.run.batch_size}, into {directory}")
+        if training.probe is not None:
+            output.note(f"probe every {training.probe_every} steps on {around.spec.run.probe_data}; best: {run.best}")
         with Progress(training.total, training.per_epoch) as progress:
             meta = train(training, run, stop, progress.report)
         last = run.last_line()
@@ -146,6 +154,8 @@ def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
         "images_per_second": last.get("images_per_second"),
         "health": last.get("health"),
     }
+    if training.probe is not None:
+        result |= {"probe": {k: v for k, v in last.items() if k.startswith("probe_")}, "best": str(run.best)}
     output.emit(result, as_json, str(directory))
 
 

@@ -45,6 +45,10 @@ class Progress:
         if "resumed" in line:
             self._resumed(line)
             return
+        if "probe_knn" in line:
+            output.note(describe_probe(line))
+        if "loss" not in line:  # a probe between two metric lines
+            return
         text = describe(line)
         if self._bar is not None:
             self._bar.update(self._task, completed=line["step"], description=text)
@@ -64,6 +68,13 @@ class Progress:
         if line["resumed"]:
             share = 100 * line["resumed"] / self.total
             output.note(f"going on from step {line['resumed']} ({share:.0f} % done)")
+
+
+def describe_probe(line: dict[str, Any]) -> str:
+    return (
+        f"probe at step {line['step']}: knn {100 * line['probe_knn']:.1f} %, "
+        f"linear {100 * line['probe_linear']:.1f} %, in {line['probe_seconds']:.1f} s"
+    )
 
 
 def describe(line: dict[str, Any]) -> str:
