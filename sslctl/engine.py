@@ -80,10 +80,11 @@ def train(t: Training, run: Run, stop: StopRequest, report: Callable[[dict[str, 
                 run.log(line)
                 report(line)
                 keep_best(t, run, line)
-            if done % t.checkpoint_every == 0 or done == t.total or stop.requested:
+            leave = stop.requested  # asked once: a signal after this line waits for the next step
+            if done % t.checkpoint_every == 0 or done == t.total or leave:
                 save(t, run, done)
-            if stop.requested and done < t.total:
-                raise Stopped(f"stopped at step {done} of {t.total}, saved", "the same command goes on", stop.requested)
+            if leave and done < t.total:
+                raise Stopped(f"stopped at step {done} of {t.total}, saved", "the same command goes on", leave)
     return checkpoint.read_meta(run.last)
 
 
