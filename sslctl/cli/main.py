@@ -18,8 +18,10 @@ from ..errors import Exit, SslctlError
 from . import output
 from .attn_map import attn_map
 from .export import export
+from .finetune import finetune
 from .knn import knn
 from .linear_eval import linear_eval
+from .methods import methods
 from .options import Quiet, Verbose
 from .pretrain import pretrain
 
@@ -101,8 +103,10 @@ def _root(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": pretrain,
+    "methods": methods,
     "knn": knn,
     "linear-eval": linear_eval,
+    "finetune": finetune,
     "attn-map": attn_map,
     "export": export,
 }
