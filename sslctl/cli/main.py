@@ -17,6 +17,7 @@ from .. import __version__
 from ..errors import Exit, SslctlError
 from . import output
 from .attn_map import attn_map
+from .compare import compare
 from .export import export
 from .finetune import finetune
 from .knn import knn
@@ -107,6 +108,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "knn": knn,
     "linear-eval": linear_eval,
     "finetune": finetune,
+    "compare": compare,
     "attn-map": attn_map,
     "export": export,
 }
