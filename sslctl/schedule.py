@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 @dataclass(frozen=True)
 class Step:
-    """Where training is: ``index`` of ``total`` optimizer steps, ``per_epoch`` of them to an epoch; and its ``seed``."""
+    """Where training is: ``index`` of ``total`` optimizer steps, ``per_epoch`` to an epoch, in the run of ``seed``."""
 
     index: int
     total: int

@@ -21,11 +21,11 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # From the ground up: a file imports only what stands before it, or its own package.
 ORDER = """
-    errors files stop crops spec specfile schedule machine distributed data views backbones vit_start modules losses
-    clusters method methods resolve optim checkpoint run diagnostics engine estimate evaluate exchange visualize build
-    cli __main__
+    errors files stop crops spec specfile schedule advice machine distributed data views backbones vit_start modules
+    losses clusters method methods resolve optim checkpoint run diagnostics engine estimate evaluate exchange visualize
+    build cli __main__
 """.split()
-LIGHT = ["errors", "files", "stop", "crops", "spec", "specfile", "schedule"]
+LIGHT = ["errors", "files", "stop", "crops", "spec", "specfile", "schedule", "advice"]
 HEAVY = {"torch", "torchvision", "timm", "numpy", "sklearn", "scipy", "matplotlib", "PIL", "safetensors"}
 CODE_FROM_FILES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 DECODERS_THAT_CRASH = {"decode_image", "decode_png", "read_image"}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..advice import derivation, warnings
 from ..errors import CheckpointError
 from ..specfile import merge, parse_set, read_spec_file
 from . import output
@@ -26,7 +27,8 @@ def _option(help_: str, *names: str) -> Any:
 def pretrain(
     data: Annotated[str | None, _option("Folder, list, array pack, public set, or demo.")] = None,
     val_data: Annotated[str | None, _option("Images kept for evaluation.")] = None,
-    method: Annotated[str | None, _option("Objective: simclr, swav, dino.")] = None,
+    method: Annotated[str | None, _option("Objective; `sslctl methods` lists them.")] = None,
+    recipe: Annotated[str | None, _option("Values of a published run, or small: thousands of images.")] = None,
     multi_crop: Annotated[str | None, _option("Views, as 2x160+4x96.")] = None,
     arch: Annotated[str | None, _option("timm model name.")] = None,
     stem: Annotated[str | None, _option("auto, imagenet or small.")] = None,
@@ -60,7 +62,7 @@ def pretrain(
 
     Examples:
 
-      sslctl pretrain --data demo --method swav --arch resnet18 --epochs 20
+      sslctl pretrain --data demo --method byol --recipe small
 
       sslctl pretrain --data photos/ --method swav --multi-crop 2x160+4x96
 
@@ -93,7 +95,7 @@ def pretrain(
     user = merge(read_spec_file(spec) if spec else {}, *map(parse_set, set_ or []))
     if {"epochs", "steps"} & flags.get("run", {}).keys() and isinstance(user.get("run"), dict):
         user["run"] = {k: v for k, v in user["run"].items() if k not in ("epochs", "steps")}
-    resolved = _resolve(merge(user, flags))
+    resolved = _resolve(merge(user, flags), recipe)
     if preview is not None:
         _preview(resolved, preview, as_json)
     elif dry_run:
@@ -108,10 +110,10 @@ def _layer(sections: Data) -> Data:
     return {name: section for name, section in given.items() if section}
 
 
-def _resolve(user: Data) -> Spec:
+def _resolve(user: Data, recipe: str | None) -> Spec:
     from ..resolve import resolve
 
-    return resolve(user)
+    return resolve(user, recipe)
 
 
 def _open(spec: Spec) -> Surroundings:
@@ -120,6 +122,8 @@ def _open(spec: Spec) -> Surroundings:
     around = open_surroundings(spec)
     for line in around.notes:
         output.note(line)
+    for line in warnings(around.spec, len(around.train)):
+        output.warn(line)
     return around
 
 
@@ -167,13 +171,16 @@ def _dry_run(spec: Spec, as_json: bool) -> None:
 
     training = build(around)
     size = estimate(training)
+    derived = derivation(around.spec, len(around.train))
     result = {"spec": around.spec.dump(), "images": len(around.train), "steps": training.total, **size}
+    result |= {"derivation": derived, "warnings": warnings(around.spec, len(around.train))}
     text = around.spec.to_yaml() + "\n".join(
         [
             f"# images       {len(around.train)}",
             f"# steps        {training.total} ({training.per_epoch} to an epoch)",
             f"# parameters   {size['parameters']:,} ({size['backbone_parameters']:,} in the backbone)",
             f"# memory       about {size['memory_bytes'] / 2**30:.1f} GiB on {training.device}",
+            *(f"# {line}" for line in derived),
         ]
     )
     output.emit(result, as_json, text)
