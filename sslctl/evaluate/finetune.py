@@ -101,9 +101,10 @@ def finetune(net: Classifier, task: Task, recipe: Recipe, report: Report = lambd
     schedule = Schedule(base=recipe.lr * batch / 256, warmup_epochs=warmup, per_epoch=False)
     optimizer = torch.optim.AdamW(list(groups(net.to(task.device), recipe)), lr=recipe.lr)
     scaler = torch.amp.GradScaler(task.device.type, enabled=task.dtype == torch.float16)
+    batches = labelled_batches(task.train, crops(task.image), task, batch, total, recipe.seed)
     losses: list[Tensor] = []
     result: Score | None = None
-    for index, (x, labels) in enumerate(_batches(task, batch, total, recipe.seed)):
+    for index, (x, labels) in enumerate(batches):
         step = Step(index, total, per_epoch)
         seed_step(recipe.seed, index)
         for group in optimizer.param_groups:
@@ -200,10 +201,13 @@ def save(path: Path, net: Classifier, meta: Meta, classes: list[str]) -> None:
     write_atomically(path, serialize(tensors, {"format": "pt", "sslctl": json.dumps(meta, allow_nan=False)}))
 
 
-def _batches(task: Task, batch: int, total: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    augment = Augment(crops(task.image), seed)
+def labelled_batches(
+    images: Source, plan: ViewPlan, task: Task, batch: int, total: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """``total`` batches of augmented ``images`` (B, 3, S, S) and their labels (B,), on the task's device."""
+    augment = Augment(plan, seed)
     loader = Loader(
-        task.train,
+        images,
         augment.geometric,
         batch_size=batch,
         seed=seed,
