@@ -203,7 +203,7 @@ def _build_cnn(spec: BackboneSpec, image_size: int) -> Backbone:
 
 def small_stem(net: Any) -> None:
     """Give a timm ResNet the stem for small images, in place: one 3x3 convolution of stride 1, no max-pool (CIFAR)."""
-    net.conv1 = nn.Conv2d(3, net.bn1.num_features, 3, stride=1, padding=1, bias=False)
+    net.conv1 = nn.Conv2d(3, len(net.bn1.weight), 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     net.maxpool = nn.Identity()
 
