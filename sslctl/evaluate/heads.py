@@ -51,29 +51,28 @@ class Heads:
             .movedim(1, 0)
         )
 
-    def step(self, x: Tensor, labels: Tensor, factor: float) -> Tensor:
-        """One step on the mean cross-entropy of ``x`` (B, d), at ``factor`` times each rate; the losses (L,) before."""
-        b = len(x)
+    def step(self, x: Tensor, labels: Tensor, factor: float) -> None:
+        """One step on the mean cross-entropy of ``x`` (B, d), at ``factor`` times each rate."""
         flat = torch.addmm(self.bias.flatten(), x, self.weight.flatten(0, 1).T)  # (B, L C)
-        log_p = flat.view(b, *self.bias.shape).log_softmax(2)  # (B, L, C)
+        error = flat.view(len(x), *self.bias.shape).softmax(2)  # (B, L, C)
         own = labels[:, None, None].expand(-1, len(self.rates), 1)
-        losses = -log_p.gather(2, own).mean((0, 2))
-        error = log_p.exp_().scatter_add_(2, own, log_p.new_full((1, 1, 1), -1.0).expand(own.shape)).div_(b)
         # The gradient of the cross-entropy by hand: autograd would hold the logits thrice.
-        gradients = [(error.flatten(1).T @ x).view_as(self.weight), error.sum(0)]
-        for w, g, m in zip((self.weight, self.bias), gradients, self._moments, strict=True):
-            self._move(w, g, m, factor)
-        return losses
+        error.scatter_add_(2, own, error.new_full((1, 1, 1), -1.0).expand(own.shape)).div_(len(x))
+        rows, tensors = error.flatten(1).T, (self.weight, self.bias)
+        if self.rule == "sgd":  # its momentum takes the gradient up within the product
+            self._moments[0].flatten(0, 1).addmm_(rows, x, beta=self.momentum)
+            self._moments[1].mul_(self.momentum).add_(error.sum(0))
+            updates = [m.add_(w, alpha=self.weight_decay) for w, m in zip(tensors, self._moments, strict=True)]
+        else:
+            gradients = ((rows @ x).view_as(self.weight), error.sum(0))
+            updates = [self._update(*part) for part in zip(tensors, gradients, self._moments, strict=True)]
+        for w, update in zip(tensors, updates, strict=True):
+            w.addcmul_(update, self.rates.view(-1, *[1] * (w.ndim - 1)), value=-factor)
 
-    def _move(self, w: Tensor, g: Tensor, m: Tensor, factor: float) -> None:
-        shape = (-1, *[1] * (w.ndim - 1))
-        if self.rule == "larc":
-            g = _larc(w, g, self.weight_decay)
-        elif self.weight_decay:
-            g = g.add_(w, alpha=self.weight_decay)
+    def _update(self, w: Tensor, g: Tensor, m: Tensor) -> Tensor:
+        g = _larc(w, g, self.weight_decay) if self.rule == "larc" else g.add_(w, alpha=self.weight_decay)
         m.mul_(self.momentum).add_(g)
-        update = g.add_(m, alpha=self.momentum) if self.rule == "nesterov" else m
-        w.addcmul_(update, self.rates.view(shape), value=-factor)
+        return g.add_(m, alpha=self.momentum) if self.rule == "nesterov" else m
 
 
 def _larc(w: Tensor, g: Tensor, decay: float, trust: float = 0.001) -> Tensor:

@@ -85,13 +85,11 @@ def test_heads_trained_together_end_where_torch_takes_each_alone(rule: Any) -> N
         torch.testing.assert_close(heads.bias[i], b.detach(), rtol=1e-4, atol=1e-6)
 
 
-def test_logits_and_losses_are_those_of_the_formula() -> None:
+def test_logits_are_those_of_the_formula() -> None:
     heads = steps(Heads(10, 4, [0.1, 1.0]))
-    x, y = torch.randn(7, 10), torch.randint(0, 4, (7,))
+    x = torch.randn(7, 10)
     logits = torch.stack([x @ heads.weight[i].T + heads.bias[i] for i in range(2)])
     torch.testing.assert_close(heads(x), logits)
-    losses = torch.stack([torch.nn.functional.cross_entropy(one, y) for one in logits])
-    torch.testing.assert_close(heads.step(x, y, 1.0), losses)
 
 
 def test_what_is_read_of_a_vit_and_of_a_resnet() -> None:
@@ -152,9 +150,9 @@ def test_a_shorter_protocol_keeps_its_shape() -> None:
     seen: list[float] = []
 
     class Listening(Heads):
-        def step(self, x: Tensor, labels: Tensor, factor: float) -> Tensor:
+        def step(self, x: Tensor, labels: Tensor, factor: float) -> None:
             seen.append(factor)
-            return super().step(x, labels, factor)
+            super().step(x, labels, factor)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sslctl.evaluate.protocols.Heads", Listening)
