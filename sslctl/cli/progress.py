@@ -19,27 +19,24 @@ class Progress:
         self._begun = time.monotonic()
         self._first = 0
         self._bar: Any = None
+        self._live: Any = None
 
     def __enter__(self) -> Progress:
         if output.is_terminal() and not output.is_quiet():
             from rich.console import Console
-            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.live import Live
+            from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            self._bar = Bar(
-                BarColumn(bar_width=24),
-                TextColumn("{task.completed}/{task.total}"),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("starting", total=self.total)
+            self._bar = Bar(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            self._task = self._bar.add_task("", total=self.total)
+            self._live = Live(self._bar, console=Console(stderr=True), refresh_per_second=4)
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._live.stop()
 
     def report(self, line: dict[str, Any]) -> None:
         if "resumed" in line:
@@ -51,7 +48,10 @@ class Progress:
             return
         text = describe(line)
         if self._bar is not None:
-            self._bar.update(self._task, completed=line["step"], description=text)
+            from rich.console import Group
+
+            self._bar.update(self._task, completed=line["step"])
+            self._live.update(Group(self._bar, text))  # the figures below the bar, wrapped where the window is narrow
             return
         now = time.monotonic()
         if now - self._shown >= PLAIN_INTERVAL or line["step"] == self.total:
