@@ -16,6 +16,8 @@ WITHOUT_CHOICE = 1e-2  # where no image can be held out
 PATIENCE = 2  # weaker penalties in a row that do worse on the held-out part end the search
 HELD_OUT = 0.2
 ITERATIONS = 200
+TOLERANCE = 1e-4
+ROUGHLY = 1e-3  # enough to tell penalties apart
 BUDGET = 64 << 20  # bytes of logits held at a time
 
 
@@ -74,7 +76,7 @@ def choose_l2(
     best: tuple[tuple[float, float], float, Linear] | None = None
     start, worse = None, 0
     for l2 in sorted(l2s, reverse=True):
-        start, _ = fit(x[fit_part], y[fit_part], classes, l2, start)
+        start, _ = fit(x[fit_part], y[fit_part], classes, l2, start, ROUGHLY)
         logits, own = start(x[held_out]), y[held_out]
         top1 = float((ranks(logits, own) == 0).double().mean())
         quality = (top1, -float(torch.nn.functional.cross_entropy(logits, own)))
@@ -87,8 +89,13 @@ def choose_l2(
     return best[1], tried, best[2]
 
 
-def fit(x: Tensor, y: Tensor, classes: int, l2: float, start: Linear | None = None) -> tuple[Linear, bool]:
-    """The regression of ``y`` (n,) on ``x`` (n, d) with penalty ``l2``, and whether it converged."""
+def fit(
+    x: Tensor, y: Tensor, classes: int, l2: float, start: Linear | None = None, tolerance: float = TOLERANCE
+) -> tuple[Linear, bool]:
+    """The regression of ``y`` (n,) on ``x`` (n, d) with penalty ``l2``, and whether it converged.
+
+    ``tolerance`` is the largest slope of the loss that ends the search, as in scikit-learn (there 1e-4 as well).
+    """
     mean, scale = x.mean(0), x.std(0, correction=0)
     scale = torch.where(scale > 1e-6 * scale.max(), scale, 1.0)
     z = (x - mean) / scale
@@ -107,7 +114,6 @@ def fit(x: Tensor, y: Tensor, classes: int, l2: float, start: Linear | None = No
             bias.grad.add_(error.sum(0), alpha=1 / len(z))
         return total + l2 / 2 * weight.square().sum()
 
-    tolerance = 1e-5 if x.dtype == torch.float32 else 1e-8
     solver = torch.optim.LBFGS(
         [weight, bias],
         max_iter=ITERATIONS,

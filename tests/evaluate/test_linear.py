@@ -35,7 +35,7 @@ def test_the_solution_is_that_of_scikit_learn(l2: float, budget: int, monkeypatc
     x, y = made(300, 0)
     scaler = StandardScaler().fit(x)
     theirs = LogisticRegression(C=1 / (l2 * len(x)), max_iter=2000, tol=1e-8).fit(scaler.transform(x), y)
-    ours, done = fit(x, y, 5, l2)
+    ours, done = fit(x, y, 5, l2, tolerance=1e-8)
     assert done
     torch.testing.assert_close(ours.weight, torch.from_numpy(theirs.coef_), rtol=1e-3, atol=1e-4)
     test, _ = made(200, 1)
@@ -45,8 +45,8 @@ def test_the_solution_is_that_of_scikit_learn(l2: float, budget: int, monkeypatc
 
 def test_a_start_elsewhere_ends_in_the_same_place() -> None:
     x, y = made(300, 0)
-    cold, _ = fit(x, y, 5, 1e-2)
-    warm, _ = fit(x, y, 5, 1e-2, fit(x, y, 5, 1.0)[0])
+    cold, _ = fit(x, y, 5, 1e-2, tolerance=1e-8)
+    warm, _ = fit(x, y, 5, 1e-2, fit(x, y, 5, 1.0)[0], tolerance=1e-8)
     torch.testing.assert_close(warm.weight, cold.weight, rtol=1e-3, atol=1e-4)
 
 
