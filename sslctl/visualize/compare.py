@@ -149,4 +149,6 @@ def _cell(key: str, row: dict[str, Any]) -> str:
         low_high = row.get("interval") if key == "top1" else None
         share = f"{100 * value:.1f} %"
         return share if low_high is None else f"{share} ({100 * low_high[0]:.1f} to {100 * low_high[1]:.1f})"
+    if key == "data":
+        return Path(value).name or str(value)  # the whole path stands in the JSON
     return f"{value:.4g}" if _number(value) else str(value)

@@ -31,7 +31,7 @@ def tuned(path: Path, top1: list[float], scratch: bool = False, labels: str | No
         "n_test": 9,
     }
     result |= {"protocol": {"from_scratch": scratch, "arch": "resnet18", "labels": labels}}
-    result |= {"checkpoint": {"method": "swav"}, "data": {"train": {"name": "flags"}}}
+    result |= {"checkpoint": {"method": "swav"}, "data": {"train": {"name": "some/flags"}}}
     (path / "result.json").write_text(json.dumps(result))
     return path
 
@@ -67,7 +67,7 @@ def test_the_table_has_a_line_a_run_and_no_empty_column(tmp_path: Path) -> None:
     lines = table(runs).splitlines()
     assert lines[0].split() == ["run", "task", "method", "arch", "data", "epoch", "loss", "top1"]
     assert lines[1].split()[:3] == ["scratch", "finetune", "scratch"] and "50.0 % (40.0 to 60.0)" in lines[1]
-    assert lines[2].split()[:3] == ["tuned", "finetune", "swav"] and "75.0 %" in lines[2]
+    assert lines[2].split()[:5] == ["tuned", "finetune", "swav", "resnet18", "flags"] and "75.0 %" in lines[2]
     mixed = table([*runs, read_run(pretrained(tmp_path / "other" / "tuned"))])
     assert str(tmp_path / "other" / "tuned") in mixed and "25.0 %" in mixed  # two of one name are told by their paths
 
