@@ -195,7 +195,7 @@ def describe(task: str, scores: list[Score], beside: dict[str, Score], pair: lis
     """The result for people, the first score first."""
     first = scores[0]
     lines = [f"{task}: {first}"]
-    shown = ("k", "temperature", "l2")
+    shown = ("k", "temperature", "l2", "lr")
     if len(scores) > 1:
         for score in scores:
             words = ", ".join(f"{key} {score.protocol[key]:g}" for key in shown if key in score.protocol)
