@@ -91,6 +91,18 @@ def test_three_steps_are_the_authors(variant: str, dtype: torch.dtype, tolerance
         torch.testing.assert_close(method.values(), expected, rtol=tolerance, atol=0)
 
 
+def test_three_steps_are_byols() -> None:
+    """deepmind-research/byol, utils/optimizers.py: biases (named b) and what belongs to a norm are left out."""
+    golden = part(load_file(GOLDEN / "byol.safetensors"), "lars/")
+    method = Weights(part(golden, "param0/"), lambda name, p: not (name.endswith("/b") or "norm" in name))
+    optimizer = build_optimizer(OptimSpec(name="lars", momentum=0.9, trust=0.001), method)
+    for i, lr in enumerate((0.5, 0.3, 0.1)):
+        method.move(optimizer, part(golden, f"grad{i}/"), lr, 0.02)
+        expected = part(golden, f"param{i + 1}/")
+        assert len(expected) == 5
+        torch.testing.assert_close(method.values(), expected, rtol=1e-12, atol=0)
+
+
 def simclr_adapts(name: str, p: Tensor) -> bool:
     return not any(word in name for word in ("batch_normalization", "bias", "head_supervised"))
 

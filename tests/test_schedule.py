@@ -42,13 +42,15 @@ BY_ITERATION = {
     ("barlowtwins_vicreg_lr", "barlow_weights"): (warm(1.6, 0.0016, 10, reaches=False), 14, 3),
     ("barlowtwins_vicreg_lr", "barlow_biases"): (warm(0.0384, 0.0000384, 10, reaches=False), 14, 3),
     ("barlowtwins_vicreg_lr", "vicreg"): (warm(1.6, 0.0016, 10, reaches=False), 14, 3),
+    ("byol", "lr"): (warm(3.2, 0.0, 1, reaches=False), 4, 5),  # whose warm-up is float32
 }
 
 
 @pytest.mark.parametrize("case", BY_ITERATION, ids="-".join)
 def test_every_iteration_is_the_authors(case: tuple[str, str]) -> None:
     expected = load_file(GOLDEN / f"{case[0]}.safetensors")[case[1]]
-    torch.testing.assert_close(values(*BY_ITERATION[case]), expected, rtol=1e-12, atol=1e-15)
+    rtol = 1e-7 if case[0] == "byol" else 1e-12
+    torch.testing.assert_close(values(*BY_ITERATION[case]), expected, rtol=rtol, atol=1e-15)
 
 
 BY_EPOCH = {
