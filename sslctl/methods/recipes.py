@@ -41,7 +41,7 @@ def published(method: str | None = None) -> list[Recipe]:
 def small(method: str) -> Recipe:
     """The recipe for thousands of images on one device or a CPU."""
     parts = _table()[SMALL]
-    return Recipe(SMALL, stack(parts["all"], parts[method], {"method": {"name": method}}))
+    return Recipe(SMALL, stack(parts["all"], parts.get(method, {}), {"method": {"name": method}}))
 
 
 def find_recipe(name: str, method: str | None) -> Recipe:
