@@ -59,7 +59,7 @@ def test_an_unknown_method_is_answered_with_the_nearest() -> None:
 
 
 def test_a_dry_run_derives_and_warns() -> None:
-    words = ["pretrain", "--data", "demo", "--recipe", "small", "--method", "byol", "--dry-run"]
+    words = ["pretrain", "--data", "demo", "--recipe", "small", "--method", "byol", "--lr", "0.004", "--dry-run"]
     done = call(*words)
     assert done.exit_code == 0, done.stderr
     assert "# learning rate 0.002 = 0.004 x 128/256" in done.stdout
