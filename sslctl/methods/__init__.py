@@ -34,6 +34,7 @@ METHODS = {
     "moco-v2": Entry("moco:MoCoV2", "MoCo v2", "Chen et al. 2020, arXiv 2003.04297", "contrastive"),
     "moco-v3": Entry("moco_v3:MoCoV3", "MoCo v3", "Chen et al. 2021, arXiv 2104.02057", "contrastive"),
     "simclr": Entry("simclr:SimCLR", "SimCLR", "Chen et al. 2020, arXiv 2002.05709", "contrastive"),
+    "nnclr": Entry("nnclr:NNCLR", "NNCLR", "Dwibedi et al. 2021, arXiv 2104.14548", "contrastive"),
     "deepcluster-v2": Entry("deepcluster_v2:DeepClusterV2", "DeepCluster-v2", _SWAV, "clustering"),
     "swav": Entry("swav:SwAV", "SwAV", _SWAV, "clustering"),
     "byol": Entry("byol:BYOL", "BYOL", "Grill et al. 2020, arXiv 2006.07733", "without negatives"),

@@ -11,6 +11,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "moco-v2": {"out": 8, "queue": 18, "momentum": 0.9, "norm_groups": 2},
     "moco-v3": {"hidden": 16, "out": 8, "momentum": 0.9},
     "simclr": {"out": 8},
+    "nnclr": {"hidden": 16, "out": 8, "predictor_hidden": 16, "queue": 18},
     "deepcluster-v2": {"prototypes": [3, 2], "hidden": 16, "out": 8},
     "swav": {"prototypes": 7, "hidden": 16, "out": 8, "queue": 12, "queue_from_epoch": 0},
     "byol": {"hidden": 16, "out": 8, "momentum": 0.9},

@@ -1,0 +1,69 @@
+"""NNCLR: find in the batch the image whose neighbour in a support set one is (Dwibedi et al. 2021)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..losses import info_nce, mean_of_others
+from ..method import Facts, Method, Output, Params, Views
+from ..modules import Encoder, Queue, encode_each, full_precision, mlp, unit
+from ..schedule import Step
+from .byol import BYOL
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
+
+
+class NNCLRParams(Params):
+    """Hyper-parameters of NNCLR; the paper's, for there is no official code."""
+
+    temperature: float = Field(0.1, gt=0, description="temperature of the similarities")
+    hidden: int = Field(2048, ge=1, description="hidden width of the projector")
+    out: int = Field(256, ge=1, description="width of the embedding")
+    predictor_hidden: int = Field(4096, ge=1, description="hidden width of the predictor")
+    queue: int = Field(98304, ge=1, description="embeddings in the support set, at most one an image")
+
+
+class NNCLR(Method[NNCLRParams]):
+    """With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning of Visual Representations.
+
+    The embedding of a global view is replaced by its nearest neighbour in the support set; that is to find the
+    prediction of its own image among those of all images in another view, global or local. The loss is the mean over
+    the pairs (the paper's sum of two directions, halved). Then the first view's embeddings join the support set. Each
+    view has batch-norm statistics of its own.
+    """
+
+    Params = NNCLRParams
+    views = BYOL.views
+    recipe: ClassVar[dict[str, Any]] = {
+        "backbone": {"arch": "resnet50"},
+        "optim": {"name": "lars", "lr": 0.3, "warmup_epochs": 10.0, "warmup_reaches": False, "weight_decay": 1e-6},
+        "run": {"epochs": 1000.0},
+    }
+
+    def __init__(self, params: NNCLRParams, backbone: Backbone, facts: Facts) -> None:
+        super().__init__(params)
+        facts.require_views(2)
+        projector = mlp(backbone.dim, params.hidden, params.hidden, params.out, last_norm=True)
+        projector[-1] = nn.BatchNorm1d(params.out)
+        self.student = Encoder(backbone, projector)
+        self.predictor = mlp(params.out, params.predictor_hidden, params.out)
+        self.queue = Queue(min(params.queue, facts.images), params.out)
+
+    def forward(self, views: Views, step: Step) -> Output:
+        _, z = encode_each(self.student, views.all)  # (V, B, D)
+        p = unit(torch.stack([self.predictor(view) for view in z]))
+        targets = unit(z[: len(views.globals)].detach())
+        pairs = info_nce(p, self.neighbours(targets), self.params.temperature)  # (V, G), predictions are the keys
+        loss = mean_of_others(pairs.T)
+        self.queue.push(targets[0])
+        return Output(loss, {}, z[0].detach())
+
+    @torch.no_grad()
+    def neighbours(self, z: Tensor) -> Tensor:
+        """The nearest in the support set of each of ``z`` (G, B, D)."""
+        return self.queue.keys[full_precision(torch.matmul)(z, self.queue.keys.T).argmax(-1)]
