@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .spec import Spec
+from .spec import BackboneSpec, Spec
 
 LOOKS_BACK = 0.2  # of the run, at most, for a teacher's average
 
@@ -58,6 +58,11 @@ def warnings(spec: Spec, images: int) -> list[str]:
             found.append(f"method.{key} {p[key]:g}: the prototypes never move in {epochs:.2g} epochs; set it to 0")
     if name == "deepcluster-v2" and epochs <= 1:
         found.append("method deepcluster-v2: the first epoch only fills the memory, and there is no second")
+    if name == "cpc" and spec.backbone.arch.startswith("resnet") and not _group_normed(spec.backbone):
+        found.append(
+            f"backbone.arch {spec.backbone.arch}: its batch norm tells patches of an image by each other, which spares "
+            "CPC the learning; for example --set backbone.args.norm_layer=groupnorm"
+        )
     if spec.optim.warmup_epochs >= epochs:
         found.append(
             f"optim.warmup_epochs {spec.optim.warmup_epochs:g}: the learning rate is still rising when the run of "
@@ -69,6 +74,10 @@ def warnings(spec: Spec, images: int) -> list[str]:
 def steps(spec: Spec, images: int) -> int:
     """Length of the run in steps."""
     return spec.run.steps or max(1, round((spec.run.epochs or 100) * (images // spec.run.batch_size)))
+
+
+def _group_normed(backbone: BackboneSpec) -> bool:
+    return "_gn" in backbone.arch or "norm_layer" in backbone.args
 
 
 def _momentum(params: dict[str, Any]) -> float | None:
