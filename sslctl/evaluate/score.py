@@ -49,11 +49,13 @@ class Score:
 def ranks(scores: Tensor, labels: Tensor) -> Tensor:
     """How many classes come before the right one: (n, C), (n,) -> (n,).
 
-    Of classes with equal scores the one with the lower number comes first.
+    Of classes with equal scores the one with the lower number comes first. Scores that are not numbers rank last: a
+    head that diverged is wrong, not right.
     """
     own = scores.gather(1, labels[:, None])  # (n, 1)
     before = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
-    return ((scores > own) | ((scores == own) & before)).sum(1)
+    rank = ((scores > own) | ((scores == own) & before)).sum(1)
+    return rank.masked_fill(scores.isnan().any(1), scores.shape[1])
 
 
 def score(

@@ -24,6 +24,11 @@ def test_rank_counts_the_classes_before_the_right_one_and_ties_go_by_number() ->
     assert ranks(scores, torch.tensor([2, 1, 0, 2])).tolist() == [1, 1, 0, 2]
 
 
+def test_scores_that_are_not_numbers_are_wrong() -> None:
+    scores = torch.tensor([[float("nan")] * 3, [0.0, float("nan"), 1.0], [0.0, 2.0, 1.0]])
+    assert ranks(scores, torch.tensor([0, 2, 1])).tolist() == [3, 3, 0]
+
+
 def test_a_score_says_its_protocol_and_its_uncertainty() -> None:
     s = score(torch.tensor([0, 0, 3, 5]), 100, 10, {"name": "knn", "k": 20})
     assert (s.top1, s.top5, s.n_test) == (0.5, 0.75, 4)
