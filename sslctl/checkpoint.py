@@ -85,7 +85,7 @@ def read(path: Path) -> tuple[Meta, dict[str, Tensor]]:
     """Meta and all tensors, their sha256 verified."""
     with _opened(path) as file:
         meta = _meta_of(path, file)
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     if digest(tensors) != meta.get("sha256"):
         raise CheckpointError(f"{path}: the tensors do not have the sha256 that the file states; it is damaged")
     return meta, tensors

@@ -62,7 +62,7 @@ def guard(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(int(Exit.ENVIRONMENT)) from e
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
-        except Exception as e:
+        except Exception as e:  # whatever is left is a bug of ours, and no traceback is for the person
             _report_bug(e, as_json)
             raise typer.Exit(int(Exit.BUG)) from e
 

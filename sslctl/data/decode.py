@@ -104,7 +104,7 @@ def _header(file: IO[bytes]) -> Image.Image:
         raise BadImage(_not_an_image(file)) from e
     except Image.DecompressionBombError as e:
         raise BadImage("more than 64 megapixels") from e
-    except Exception as e:
+    except Exception as e:  # so does opening one
         raise BadImage(_broken(e)) from e
     width, height = image.size
     if width * height > MAX_PIXELS:
