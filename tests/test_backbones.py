@@ -197,7 +197,7 @@ def test_attention_of_registers_and_of_an_early_block() -> None:
     net = vit(args={"reg_tokens": 3}).eval()
     x = torch.randn(2, 3, 32, 48)
     block = net.net.blocks[0]
-    q, k, _ = block.attn.qkv(block.norm1(net._embed(x))).chunk(3, -1)  # 2 heads of width 8
+    q, k, _ = block.attn.qkv(block.norm1(net.embed(x))).chunk(3, -1)  # 2 heads of width 8
     for head in range(2):
         part = slice(8 * head, 8 * head + 8)
         row = (q[:, :1, part] @ k[..., part].transpose(1, 2) / 8**0.5).softmax(-1)[:, 0, 4:]

@@ -1,0 +1,101 @@
+"""timm models by name, freshly initialised: stems, patches, what is no plain encoder."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import timm
+from timm.layers import DropPath, PatchEmbed
+from timm.models import ResNet, VisionTransformer, get_pretrained_cfg, is_model_in_modules
+from torch import nn
+
+from ..errors import SpecError, closest
+from ..spec import BackboneSpec
+from .encoder import Backbone, Stem, no_encoder, no_multiple
+
+SMALL = 64  # px; below, a ResNet's stem would leave too little to look at
+OURS = {"num_classes", "pretrained", "in_chans", "img_size", "dynamic_img_size", "drop_path_rate", "features_only"}
+
+
+def build_backbone(spec: BackboneSpec, image_size: int) -> Backbone:
+    """The encoder that ``spec`` names, freshly initialised as timm does (which draws from torch's global generator).
+
+    ``image_size`` is that of the largest global view: the native grid of a ViT, and what ``stem: auto`` goes by.
+    Further arguments of timm pass through ``spec.args``, for example ``zero_init_last: false`` (timm's ResNets begin
+    with zero in the last norm of each block), ``channels: [16, 32, 64, 128]`` or ``patch_size: 4``.
+    Raises SpecError for an unknown name, for a model that is no plain encoder, and for sizes that do not fit.
+    """
+    names = timm.list_models()
+    if spec.arch not in names:
+        raise SpecError(
+            f"backbone.arch '{spec.arch}': no model of timm{closest(spec.arch, names)}", "see timm.list_models()"
+        )
+    if taken := sorted(OURS & spec.args.keys()):
+        raise SpecError(f"backbone.args.{taken[0]}: set by sslctl itself", "leave it out")
+    if is_model_in_modules(spec.arch, ["vision_transformer", "deit"]):
+        return _build_vit(spec, image_size)
+    return _build_cnn(spec, image_size)
+
+
+def without_drop_path(net: nn.Module) -> nn.Module:
+    """``net`` itself with stochastic depth switched off; a teacher looks at its images whole."""
+    for module in net.modules():
+        if isinstance(module, DropPath):
+            module.drop_prob = 0.0
+    return net
+
+
+def _build_vit(spec: BackboneSpec, image_size: int) -> Backbone:
+    if spec.stem == "small":
+        raise SpecError(f"backbone.stem small: {spec.arch} has patches, no stem", "--set backbone.args.patch_size=4")
+    in_name = re.search(r"_patch(\d+)", spec.arch)
+    patch = spec.args.get("patch_size", int(in_name[1]) if in_name else None)
+    if isinstance(patch, int) and patch > 0:
+        if image_size % patch:
+            raise no_multiple(f"{spec.arch} at {image_size} px", image_size, patch)
+        if (n := image_size // patch) < 3:
+            raise SpecError(
+                f"{spec.arch} cuts views of {image_size} px into only {n}x{n} patches of {patch} px",
+                f"use larger views or smaller patches: --set backbone.args.patch_size={max(2, image_size // 8)}",
+            )
+    net = _create(spec, img_size=image_size, dynamic_img_size=True)
+    if type(net) is not VisionTransformer or type(net.patch_embed) is not PatchEmbed or net.pos_embed is None:
+        raise no_encoder(spec.arch, "it is no plain ViT")
+    net.reset_classifier(0, "token" if net.has_class_token else "avg")
+    if spec.position == "dino" and (net.num_prefix_tokens != 1 or net.no_embed_class):
+        raise SpecError(f"backbone.position dino: {spec.arch} has other tokens than DINO's", "leave it at timm")
+    return Backbone(net, image_size, position=spec.position)
+
+
+def _build_cnn(spec: BackboneSpec, image_size: int) -> Backbone:
+    cfg = get_pretrained_cfg(spec.arch)
+    if cfg is not None and cfg.fixed_input_size:
+        raise no_encoder(spec.arch, "it takes images of one size only")
+    if spec.position != "timm":
+        raise SpecError(f"backbone.position {spec.position}: {spec.arch} has no positions", "leave it at timm")
+    net = _create(spec)
+    stem: Stem = "imagenet"
+    if spec.stem == "small" or (spec.stem == "auto" and image_size < SMALL and type(net) is ResNet):
+        if type(net) is not ResNet:
+            raise SpecError(f"backbone.stem small: {spec.arch} is no ResNet", "for example --arch resnet18")
+        small_stem(net)
+        stem = "small"
+    return Backbone(net, image_size, stem)
+
+
+def small_stem(net: Any) -> None:
+    """Give a timm ResNet the stem for small images, in place: one 3x3 convolution of stride 1, no max-pool (CIFAR)."""
+    net.conv1 = nn.Conv2d(3, len(net.bn1.weight), 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    net.maxpool = nn.Identity()
+
+
+def _create(spec: BackboneSpec, **more: Any) -> Any:
+    if spec.drop_path:
+        more["drop_path_rate"] = spec.drop_path
+    try:
+        return timm.create_model(spec.arch, pretrained=False, num_classes=0, **spec.args, **more)
+    except Exception as e:  # timm checks its arguments by failing somewhere inside
+        given = ", ".join(f"{k}={v!r}" for k, v in (spec.args | more).items())
+        raise SpecError(f"backbone: timm cannot build {spec.arch} ({given}): {e}", "see backbone.args") from e
