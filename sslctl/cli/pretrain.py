@@ -9,51 +9,25 @@ import typer
 
 from ..advice import derivation, warnings
 from ..errors import CheckpointError
-from ..specfile import merge, parse_set, read_spec_file
+from ..spec import Spec
 from . import output
-from .options import Download, Json
+from .options import Json
 from .progress import Progress
+from .spec_options import option, takes_spec
 
 if TYPE_CHECKING:
     from ..build import Surroundings
-    from ..spec import Data, Spec
 
 
-def _option(help_: str, *names: str) -> Any:
-    """An option that is not part of the spec unless it is given."""
-    return typer.Option(*names, help=help_, show_default=False)
-
-
+@takes_spec
 def pretrain(
-    data: Annotated[str | None, _option("Folder, list, array pack, public set, or demo.")] = None,
-    val_data: Annotated[str | None, _option("Images kept for evaluation.")] = None,
-    method: Annotated[str | None, _option("Objective; `sslctl methods` lists them.")] = None,
-    recipe: Annotated[str | None, _option("Values of a published run, or small: thousands of images.")] = None,
-    multi_crop: Annotated[str | None, _option("Views, as 2x160+4x96.")] = None,
-    arch: Annotated[str | None, _option("timm model name.")] = None,
-    stem: Annotated[str | None, _option("auto, imagenet or small.")] = None,
-    epochs: Annotated[float | None, _option("Length of the run.")] = None,
-    steps: Annotated[int | None, _option("Length in steps instead.")] = None,
-    batch_size: Annotated[int | None, _option("Images in a step, over all processes.")] = None,
-    lr: Annotated[float | None, _option("Peak learning rate at batch size 256.")] = None,
-    precision: Annotated[str | None, _option("auto, fp32, bf16 or fp16.")] = None,
-    device: Annotated[str | None, _option("auto, cpu, cuda, cuda:N or mps.")] = None,
-    workers: Annotated[int | None, _option("Loader processes.")] = None,
-    seed: Annotated[int | None, _option("Seed of everything drawn.")] = None,
-    out: Annotated[str | None, _option("Run directory; by default runs/METHOD-ARCH-DATA-ID.")] = None,
-    max_time: Annotated[float | None, _option("Minutes after which to save and stop (75).")] = None,
-    checkpoint_every: Annotated[int | None, _option("Steps; by default an epoch.")] = None,
-    probe_data: Annotated[str | None, _option("Labelled images on which to score the encoder as it trains.")] = None,
-    probe_every: Annotated[int | None, _option("Steps between probes; by default an epoch.")] = None,
-    spec: Annotated[Path | None, _option("YAML file, such as a run's spec.yaml.")] = None,
-    set_: Annotated[list[str] | None, _option("section.key=value; may be repeated.", "--set")] = None,
-    download: Download = False,
+    spec: Spec,
     resume: Annotated[
         bool | None,
-        _option("Insist on going on, or on a new directory; by default as is there.", "--resume/--fresh"),
+        option("Insist on going on, or on a new directory; by default as is there.", "--resume/--fresh"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and write nothing.")] = False,
-    preview: Annotated[Path | None, _option("Write a PNG of some images' views, and stop.")] = None,
+    preview: Annotated[Path | None, option("Write a PNG of some images' views, and stop.")] = None,
     as_json: Json = False,
 ) -> None:
     """Learn an encoder from unlabelled images.
@@ -70,50 +44,12 @@ def pretrain(
 
       sslctl pretrain --spec runs/swav-resnet18-demo-1a2b3c/spec.yaml --set optim.lr=0.3 --out runs/lower
     """
-    flags = _layer(
-        {
-            "data": {"path": data, "val": val_data, "workers": workers, "download": download or None},
-            "views": {"multi_crop": multi_crop},
-            "backbone": {"arch": arch, "stem": stem},
-            "method": {"name": method},
-            "optim": {"lr": lr},
-            "run": {
-                "epochs": epochs,
-                "steps": steps,
-                "batch_size": batch_size,
-                "precision": precision,
-                "device": device,
-                "seed": seed,
-                "out": out,
-                "max_time": max_time,
-                "checkpoint_every": checkpoint_every,
-                "probe_data": probe_data,
-                "probe_every": probe_every,
-            },
-        }
-    )
-    user = merge(read_spec_file(spec) if spec else {}, *map(parse_set, set_ or []))
-    if {"epochs", "steps"} & flags.get("run", {}).keys() and isinstance(user.get("run"), dict):
-        user["run"] = {k: v for k, v in user["run"].items() if k not in ("epochs", "steps")}
-    resolved = _resolve(merge(user, flags), recipe)
     if preview is not None:
-        _preview(resolved, preview, as_json)
+        _preview(spec, preview, as_json)
     elif dry_run:
-        _dry_run(resolved, as_json)
+        _dry_run(spec, as_json)
     else:
-        _train(resolved, resume, as_json)
-
-
-def _layer(sections: Data) -> Data:
-    """What was given on the command line, without what was not."""
-    given = {name: {k: v for k, v in section.items() if v is not None} for name, section in sections.items()}
-    return {name: section for name, section in given.items() if section}
-
-
-def _resolve(user: Data, recipe: str | None) -> Spec:
-    from ..resolve import resolve
-
-    return resolve(user, recipe)
+        _train(spec, resume, as_json)
 
 
 def _open(spec: Spec) -> Surroundings:
