@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..specfile import read_spec_file
+from .history import HINT, is_number, metric_lines
 
 CURVES = {
     "top1": "top-1 on the test images, %",
@@ -19,7 +20,6 @@ CURVES = {
     "loss": "loss",
 }
 COLUMNS = ("task", "method", "arch", "data", "labels", "epoch", "loss", "health", *list(CURVES)[:3])
-HINT = "give directories that `sslctl pretrain` or `sslctl finetune` printed"
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,9 @@ def read_run(path: Path) -> Told:
 
     Raises CheckpointError where it holds no metrics, or metrics that are none.
     """
-    try:
-        text = (path / "metrics.jsonl").read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise CheckpointError(f"{path}: no metrics.jsonl that can be read", HINT) from e
-    lines = [line for line in map(_parsed, text.splitlines()) if line]
-    if not lines:
-        raise CheckpointError(f"{path}: its metrics.jsonl holds no line yet", HINT)
+    lines = metric_lines(path)
     curves = {
-        key: [(float(line["epoch"]), float(line[key])) for line in lines if _number(line.get(key))] for key in CURVES
+        key: [(float(line["epoch"]), float(line[key])) for line in lines if is_number(line.get(key))] for key in CURVES
     }
     row: dict[str, Any] = {"run": str(path), "steps": lines[-1]["step"]}
     for line in lines:  # the newest word on each
@@ -127,20 +121,6 @@ def _pretrained(path: Path) -> dict[str, Any]:
     }
 
 
-def _parsed(line: str) -> dict[str, Any]:
-    """A metric line; nothing where it is none, such as one that was cut off."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    whole = isinstance(found, dict) and _number(found.get("epoch")) and _number(found.get("step"))
-    return found if whole else {}
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _cell(key: str, row: dict[str, Any]) -> str:
     value = row.get(key)
     if value is None:
@@ -151,4 +131,4 @@ def _cell(key: str, row: dict[str, Any]) -> str:
         return share if low_high is None else f"{share} ({100 * low_high[0]:.1f} to {100 * low_high[1]:.1f})"
     if key == "data":
         return Path(value).name or str(value)  # the whole path stands in the JSON
-    return f"{value:.4g}" if _number(value) else str(value)
+    return f"{value:.4g}" if is_number(value) else str(value)
