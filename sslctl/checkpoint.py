@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def restore(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer) -
     meta, tensors = read(path)
     own = method.state_dict()
     held = {k.removeprefix(METHOD): v for k, v in tensors.items() if k.startswith(METHOD)}
-    _refuse_mismatch(path, own, held)
+    refuse_mismatch(path, own, held)
     method.load_state_dict(held)
     rest = {k.removeprefix(OPTIMIZER): v for k, v in tensors.items() if k.startswith(OPTIMIZER)}
     for group in optimizer.param_groups:
@@ -93,12 +93,17 @@ def read(path: Path) -> tuple[Meta, dict[str, Tensor]]:
 
 @dataclass
 class LoadedEncoder:
-    """An encoder as a checkpoint holds it, in eval mode, and what the file says about it."""
+    """An encoder in eval mode, and what its file says about it: a checkpoint's, or what stands for one.
+
+    ``meta`` has the keys of a checkpoint (``sha256`` is that of the encoder's tensors where it is no run of ours);
+    ``meta["imported"]`` is there for other people's weights alone. ``notes`` is what whoever uses it must be told.
+    """
 
     backbone: Backbone
     spec: Spec
     meta: Meta
     path: Path
+    notes: list[str] = field(default_factory=list)
 
 
 def load_encoder(path: Path) -> LoadedEncoder:
@@ -113,7 +118,7 @@ def load_encoder(path: Path) -> LoadedEncoder:
         state = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
     spec = spec_of(path, meta)
     backbone = build_backbone(spec.backbone, meta["image"]["size"])
-    _refuse_mismatch(path, backbone.state_dict(), state)
+    refuse_mismatch(path, backbone.state_dict(), state)
     backbone.load_state_dict(state)
     return LoadedEncoder(backbone.eval().requires_grad_(False), spec, meta, path)
 
@@ -225,7 +230,8 @@ def _encoder_prefix(method: Method[Any]) -> str:
     return f"{METHOD}{next(name for name, module in method.named_modules() if module is encoder)}."
 
 
-def _refuse_mismatch(path: Path, own: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
+def refuse_mismatch(path: Path | str, own: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
+    """CheckpointError, naming what is missing, left over or of another shape, unless ``held`` fits ``own``."""
     lines = [f"missing: {k}" for k in own if k not in held]
     lines += [f"left over: {k}" for k in held if k not in own]
     both = [(k, tuple(held[k].shape), tuple(own[k].shape)) for k in own if k in held]

@@ -10,6 +10,7 @@ import typer
 from ..errors import DataError, Exit
 from . import output
 from .evaluating import progress
+from .opening import open_model
 from .options import Device, Json, Model
 
 if TYPE_CHECKING:
@@ -45,12 +46,11 @@ def attn_map(
 
       sslctl attn-map last.safetensors photos/ --out maps/ --size 480 --threshold 0.5
     """
-    from ..checkpoint import load_encoder
     from ..machine import choose_device
     from ..visualize.attention_png import write_maps
 
     chosen = choose_device(device)
-    encoder = load_encoder(model)
+    encoder = open_model(model)
     image = encoder.meta["image"]
     source = _open(images)
     output.note(f"attention of {encoder.spec.backbone.arch} over {len(source)} images, into {out}")

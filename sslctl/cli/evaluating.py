@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..errors import DataError, Exit, MachineError
+from ..errors import DataError, Exit, MachineError, SpecError
 from . import output
+from .opening import open_model
 
 if TYPE_CHECKING:
     from torch import device, dtype, nn
@@ -120,7 +121,6 @@ def open_experiment(
     ``labels`` and ``draws`` are the words of ``--labels`` and ``--draws``. ``alone``: one set, not split, both trains
     and tests.
     """
-    from ..checkpoint import load_encoder
     from ..data import open_one, open_pair
     from ..evaluate.cache import cache_beside
     from ..evaluate.few_labels import parse_labels
@@ -129,8 +129,10 @@ def open_experiment(
 
     few = None if labels is None else parse_labels(labels)
     chosen = choose_device(device)
-    encoder = load_encoder(model)
+    encoder = open_model(model)
     drawn = seed
+    if data is None and "imported" in encoder.meta:
+        raise SpecError(f"{model}: these weights are no run's, so there are no images of their own", "give --data")
     if data is None:
         spec, seed = encoder.spec.data, encoder.spec.run.seed
         spec = spec.model_copy(update={"val": val_data or spec.val, "download": download})
@@ -144,7 +146,7 @@ def open_experiment(
             hint = "give labelled images with --data" if data is None else "put images into one folder for each class"
             raise DataError(f"{source.name} has no labels to evaluate with", hint)
     dtype = choose_dtype(precision, chosen)
-    kept = cache_beside(encoder.path) if cache else None
+    kept = cache_beside(encoder.path) if cache and encoder.path.exists() else None
     workers = choose_workers(workers)
     return Experiment(encoder, train, test, chosen, dtype, workers, batch_size, drawn, kept, few, draws)
 

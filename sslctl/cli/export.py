@@ -9,6 +9,7 @@ import typer
 
 from ..errors import SpecError, closest
 from . import output
+from .opening import open_model
 from .options import Force, Json, Model
 
 FORMATS = ["timm"]
@@ -34,10 +35,9 @@ def export(
             f"--format '{format}': not one of {', '.join(FORMATS)}{closest(format, FORMATS)}", "--format timm"
         )
 
-    from ..checkpoint import load_encoder
     from ..exchange.export_timm import export_timm
 
-    encoder = load_encoder(model)
+    encoder = open_model(model)
     output.note(f"exporting {encoder.spec.backbone.arch}, comparing it in a fresh process")
     done = export_timm(encoder, out, force=force)
     for line in done.notes:

@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory or checkpoint file.", show_default=False)]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="Run directory, checkpoint, weights of other tools, or timm:NAME.", show_default=False
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
