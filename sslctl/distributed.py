@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+import atexit
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from .errors import SslctlError
+
+T = TypeVar("T")
+
+
+def join(device: torch.device) -> None:
+    """Enter the group of processes that torchrun started, where it did and this one is not in it; left at exit.
+
+    Tensors on CUDA travel by NCCL, all else by gloo, so that whatever is gathered may lie on the CPU.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not dist.is_available() or dist.is_initialized():
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    atexit.register(dist.destroy_process_group)
 
 
 def world_size() -> int:
@@ -15,6 +35,32 @@ def world_size() -> int:
 
 def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
+
+
+def collect(value: T) -> list[T]:
+    """``value`` of every process, in the order of ranks; anything that pickles."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def by_first(work: Callable[[], T]) -> T:
+    """What ``work`` returns on the first process, the only one it runs on; an SslctlError is raised on every one."""
+    if world_size() == 1:
+        return work()
+    told: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            told[0] = work()
+        except SslctlError as e:
+            told[1] = e
+    dist.broadcast_object_list(told)
+    if told[1] is not None:
+        raise told[1]
+    result: T = told[0]
+    return result
 
 
 def mean(x: Tensor) -> Tensor:

@@ -160,8 +160,8 @@ def state(t: Training) -> Meta:
 
 
 def keep_best(t: Training, run: Run, line: dict[str, Any]) -> None:
-    """``best`` is the checkpoint with the highest score of the probe; of equals, the earliest."""
-    if BEST_BY not in line:
+    """``best``, which one process writes, has the highest score of the probe; of equals, the earliest."""
+    if BEST_BY not in line or distributed.rank() > 0:
         return
     with contextlib.suppress(CheckpointError, KeyError):
         best = checkpoint.read_meta(run.best)

@@ -10,10 +10,15 @@ from .errors import MachineError, SpecError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` takes CUDA, then MPS, then the CPU. MachineError where it is not there."""
+    """The device of that name; ``auto`` takes CUDA, then MPS, then the CPU. MachineError where it is not there.
+
+    A process that torchrun started takes the CUDA device of its place on the machine.
+    """
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if has_cuda else "mps" if has_mps else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError as e:

@@ -130,7 +130,7 @@ class Loader:
             batch_sampler=self.keys,
             num_workers=self.workers,
             collate_fn=_as_is,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             persistent_workers=self.workers > 0,
             pin_memory=self.pin_memory,
             generator=torch.Generator(),  # else starting it would move torch's global one
@@ -226,7 +226,8 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
+    """One thread, and deaf to signals: what every loader process is."""
     torch.set_num_threads(1)
     for name in _STOP_SIGNALS:  # sent to the whole process group; the main process decides what they mean
         if hasattr(signal, name):

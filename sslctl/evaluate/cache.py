@@ -6,31 +6,40 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..checkpoint import digest
+from .. import distributed
+from ..checkpoint import LoadedEncoder, digest
 from ..data.source import Source
 from ..errors import MachineError
 from ..files import replacing
 from ..views.evaluation import EvalTransform
-from .features import Features, with_labels
+from .features import Features, extract, with_labels
 
 SCHEMA = 1  # raise it when the same key would give other features
 FOLDER = "features"
+LIMIT = 4 << 30
+"""Bytes of feature files beside a run; a single one may be larger."""
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Feature files in ``folder``, each named by what its numbers depend on."""
+    """Feature files in ``folder``, each named by what its numbers depend on.
+
+    A file's time is that of its last use. Where more than ``limit`` bytes lie there after a save, those that were not
+    used for the longest time go, until what is left fits or is the new file alone.
+    """
 
     folder: Path
+    limit: int = LIMIT
 
     def load(self, key: str, source: Source) -> Features | None:
         """The features under ``key`` with the labels of ``source``; None where there are none, or damaged ones.
@@ -49,6 +58,8 @@ class Cache:
             return None
         if len(tensors["x"]) + len(skipped) != len(source):
             return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # used now
         return with_labels(source, tensors["x"], tensors["index"], skipped)
 
     def save(self, key: str, features: Features) -> None:
@@ -60,6 +71,20 @@ class Cache:
                 save_file(tensors, partial, {"format": "pt", "sslctl": json.dumps(meta)})
             except SafetensorError as e:  # its words for what the disk said
                 raise MachineError(f"cannot write {self._path(key)}: {e}", "see the disk, or --no-cache") from e
+        self._make_room(self._path(key))
+
+    def _make_room(self, newest: Path) -> None:
+        name = "[0-9a-f]" * 32 + ".safetensors"  # no file that is not ours goes; what a killed write left does
+        files: list[tuple[int, int, Path]] = []
+        for path in [*self.folder.glob(name), *self.folder.glob(f".{name}.part-*")]:
+            with contextlib.suppress(OSError):  # another process tidies up too
+                files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total > self.limit and path != newest:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                total -= size
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key[:32]}.safetensors"
@@ -69,6 +94,65 @@ def cache_beside(checkpoint: Path) -> Cache:
     """The cache of a checkpoint file: in the run that it is part of, or else beside it."""
     inside = checkpoint.parent.name == "checkpoints"
     return Cache((checkpoint.parent.parent if inside else checkpoint.parent) / FOLDER)
+
+
+def encoder_identity(encoder: LoadedEncoder) -> dict[str, Any]:
+    """What tells an encoder from every other, for ``cache_key``: how it is built, and its weights."""
+    built = encoder.spec.backbone.model_dump(mode="json")
+    return {"backbone": built, "size": encoder.meta["image"]["size"], "sha256": encoder.meta["sha256"]}
+
+
+class Taken(NamedTuple):
+    """Features, whether they lay in the cache, and why they could not be kept there."""
+
+    features: Features
+    before: bool
+    unkept: str = ""
+
+
+def take_features(
+    cache: Cache | None,
+    identity: Any,
+    net: nn.Module,
+    source: Source,
+    transform: EvalTransform,
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    kind: str = "pooled",
+    starting: Callable[[], None] = lambda: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Taken:
+    """The features of ``source`` from ``net``, which is ``identity`` (JSON): those in the cache, or else by a pass.
+
+    A pass leaves them in the cache, where there is one; ``starting`` is called before it. On several processes the
+    cache serves where all of them see the file, and the first one alone writes.
+    """
+    key = "" if cache is None else cache_key(identity, source, transform, device, dtype, kind)
+    found = None if cache is None else cache.load(key, source)
+    there = all(distributed.collect(found is not None))
+    if there and found is not None:
+        return Taken(found, True)
+    starting()
+    found = extract(
+        net,
+        source,
+        transform,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        dtype=dtype,
+        progress=progress,
+    )
+    unkept = ""
+    if cache is not None and distributed.rank() == 0:
+        try:
+            cache.save(key, found)
+        except MachineError as e:
+            unkept = e.message
+    return Taken(found, False, unkept)
 
 
 def cache_key(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .. import distributed
 from ..data import open_pair
 from ..data.source import NO_LABELS, Source
 from ..errors import CheckpointError, DataError, DivergedError
@@ -42,15 +43,14 @@ class Probe:
     def __call__(self, step: Step) -> dict[str, float]:
         """``probe_knn`` (k 20, temperature 0.07) and ``probe_linear`` (L-BFGS, L2 0.01): top-1 in [0, 1].
 
+        Several processes share the pass over the images; the first one scores, and tells the others.
         Raises DivergedError where features are not finite.
         """
         try:
             train, test = self._features(self.train), self._features(self.test)
         except CheckpointError as e:
             raise DivergedError(f"step {step.index + 1}: {e.message}", "lower --lr, or --precision fp32") from e
-        check_pair(train, test)
-        near = knn(train, test, [NEIGHBOURS], [TEMPERATURE])[0]
-        return {"probe_knn": near.top1, "probe_linear": _linear(train, test)}
+        return distributed.by_first(lambda: _scores(train, test))
 
     def _features(self, source: Source) -> Features:
         return extract(
@@ -61,6 +61,12 @@ class Probe:
             workers=self.workers,
             device=self.device,
         )
+
+
+def _scores(train: Features, test: Features) -> dict[str, float]:
+    check_pair(train, test)
+    near = knn(train, test, [NEIGHBOURS], [TEMPERATURE])[0]
+    return {"probe_knn": near.top1, "probe_linear": _linear(train, test)}
 
 
 def _linear(train: Features, test: Features) -> float:

@@ -15,11 +15,12 @@ from ..data.source import Source
 from ..errors import DataError, DivergedError, SpecError, closest
 from ..schedule import Schedule, Step
 from ..views.evaluation import EvalTransform
-from .features import Features, extract, frozen
+from .features import Features, extract
 from .finetune import Task, crops, labelled_batches
 from .heads import Heads, Rule
 from .linear import split
 from .score import Score, ranks, score
+from .stream import frozen
 
 HELD_OUT = 0.1  # of the training images, where there is something to choose
 DINOV2_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)

@@ -29,19 +29,30 @@ class EvalTransform:
 
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
         """``image`` (H, W, 3) as float32 (3, size, size)."""
+        return self.normalise(self.crop(image)[None])[0]
+
+    def crop(self, image: NDArray[np.uint8]) -> Tensor:
+        """``image`` (H, W, 3) resized and cut, uint8 (3, size, size): what is left to do is ``normalise``."""
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)  # a copy, since image may be a read-only view
-        return self.batch(pixels[None])[0]
+        return self._cut(pixels[None])[0]
 
     def batch(self, images: Tensor) -> Tensor:
         """``images`` uint8 (B, 3, H, W) on any device as float32 (B, 3, size, size).
 
         On a CPU the same bits as image by image; elsewhere within one grey level before the normalisation.
         """
+        return self.normalise(self._cut(images))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """``pixels`` (..., 3, H, W) in 0 … 255 as float32 (x / 255 - mean) / std."""
+        mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] * 255 for v in (self.mean, self.std))
+        x = pixels.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        return x.sub_(mean).div_(std)
+
+    def _cut(self, images: Tensor) -> Tensor:
         height, width = self._resized(*images.shape[2:])
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
-        x = _resize(images, height, width)[:, :, top : top + self.size, left : left + self.size].float()
-        mean, std = (torch.tensor(v, device=x.device)[:, None, None] * 255 for v in (self.mean, self.std))
-        return x.sub_(mean).div_(std).contiguous()
+        return _resize(images, height, width)[:, :, top : top + self.size, left : left + self.size]
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         long = int(self.short * max(height, width) / min(height, width))

@@ -114,7 +114,7 @@ def test_images_that_an_array_pack_could_not_decode_count_as_unreadable(backbone
 
 def test_nothing_readable_and_nothing_finite_are_errors(backbone: Backbone, array: ArraySource, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match="none of its 1 images can be read: not an image"):
+    with pytest.raises(DataError, match="none of the 1 images of empty can be read: 1x not an image"):
         extract(backbone, FileSource("empty", str(tmp_path), ["a.png"]), to_tensor)
     with torch.no_grad():
         backbone.net.bn1.weight[0] = float("nan")
