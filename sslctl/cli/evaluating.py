@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..errors import DataError, Exit, MachineError, SpecError
+from ..errors import DataError, Exit, SpecError
 from . import output
 from .opening import open_model
 
@@ -49,6 +49,7 @@ class Experiment:
     def run(self, evaluate: Evaluate, baselines: bool) -> tuple[list[Score], dict[str, Score], list[Features]]:
         """The scores of the encoder, the first score of each baseline, and the encoder's features."""
         from ..evaluate.baselines import PIXELS, Pixels, random_backbone
+        from ..evaluate.cache import encoder_identity
         from ..evaluate.few_labels import over_draws
         from ..views.evaluation import EvalTransform
 
@@ -57,7 +58,7 @@ class Experiment:
         meta, spec = self.encoder.meta, self.encoder.spec.backbone
         own = EvalTransform(meta["image"]["size"], meta["image"]["mean"], meta["image"]["std"])
         built = {"backbone": spec.model_dump(mode="json"), "size": meta["image"]["size"]}
-        pair = self._features(self.encoder.backbone, own, spec.arch, built | {"sha256": meta["sha256"]})
+        pair = self._features(self.encoder.backbone, own, spec.arch, encoder_identity(self.encoder))
         scores, beside = evaluate(*pair), {}
         if baselines:
             beside["pixels"] = evaluate(*self._features(Pixels(), PIXELS, "raw pixels", "pixels"))[0]
@@ -73,16 +74,11 @@ class Experiment:
 
     def _part(self, net: nn.Module, source: Source, transform: EvalTransform, what: str, identity: Any) -> Features:
         """Features of one set: those of the cache where it has them, which then has them in any case."""
-        from ..evaluate.cache import cache_key
-        from ..evaluate.features import extract
+        from ..evaluate.cache import take_features
 
-        key = "" if self.cache is None else cache_key(identity, source, transform, self.device, self.dtype)
-        found = None if self.cache is None else self.cache.load(key, source)
-        if found is not None:
-            output.note(f"features of {len(source)} {what}: taken before (or --no-cache)")
-            return found
-        output.note(f"features of {len(source)} {what}")
-        found = extract(
+        taken = take_features(
+            self.cache,
+            identity,
             net,
             source,
             transform,
@@ -90,14 +86,14 @@ class Experiment:
             workers=self.workers,
             device=self.device,
             dtype=self.dtype,
+            starting=lambda: output.note(f"features of {len(source)} {what}"),
             progress=progress(),
         )
-        if self.cache is not None:
-            try:
-                self.cache.save(key, found)
-            except MachineError as e:
-                output.warn(f"features are not kept: {e.message}")
-        return found
+        if taken.before:
+            output.note(f"features of {len(source)} {what}: taken before (or --no-cache)")
+        if taken.unkept:
+            output.warn(f"features are not kept: {taken.unkept}")
+        return taken.features
 
 
 def open_experiment(
@@ -121,6 +117,7 @@ def open_experiment(
     ``labels`` and ``draws`` are the words of ``--labels`` and ``--draws``. ``alone``: one set, not split, both trains
     and tests.
     """
+    from .. import distributed
     from ..data import open_one, open_pair
     from ..evaluate.cache import cache_beside
     from ..evaluate.few_labels import parse_labels
@@ -129,6 +126,7 @@ def open_experiment(
 
     few = None if labels is None else parse_labels(labels)
     chosen = choose_device(device)
+    distributed.join(chosen)
     encoder = open_model(model)
     drawn = seed
     if data is None and "imported" in encoder.meta:

@@ -1,4 +1,4 @@
-"""The one place that prints: results to stdout, everything else to stderr."""
+"""The one place that prints: results to stdout, everything else to stderr; of several processes, the first one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..errors import Exit, SslctlError
 
 _quiet = False
 _verbose = False
+_first = os.environ.get("RANK", "0") == "0"  # as torchrun sets it; the others compute the same and say nothing
 
 
 def set_verbosity(quiet: bool, verbose: bool) -> None:
@@ -24,28 +25,30 @@ def is_quiet() -> bool:
 
 def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
     """The command's result on stdout: one JSON object, or ``text``."""
-    print(json.dumps(result, allow_nan=False, ensure_ascii=True) if as_json else text, flush=True)
+    if _first:
+        print(json.dumps(result, allow_nan=False, ensure_ascii=True) if as_json else text, flush=True)
 
 
 def note(message: str) -> None:
     """Progress and hints for people, on stderr; silent under ``-q``."""
-    if not _quiet:
+    if not _quiet and _first:
         _stderr(message)
 
 
 def detail(message: str) -> None:
     """What only ``-v`` shows."""
-    if _verbose and not _quiet:
+    if _verbose and not _quiet and _first:
         _stderr(message)
 
 
 def warn(message: str) -> None:
-    _stderr(f"warning: {message}")
+    if _first:
+        _stderr(f"warning: {message}")
 
 
 def fail(error: SslctlError, as_json: bool) -> None:
     """An error: what, why and what to do next, on stderr; under ``--json`` also as the one object on stdout."""
-    if as_json:
+    if as_json and _first:
         body = {"code": int(error.exit_code), "message": error.message, "hint": error.hint}
         print(json.dumps({"error": body}), flush=True)
     mark = "" if error.exit_code in (Exit.STOPPED, Exit.INTERRUPTED) else "error: "
