@@ -15,6 +15,7 @@ from .augment import Augment
 
 _GAP = 8
 _CAPTION = 16  # px of height
+_NEAREST = Image.Resampling.NEAREST
 _GROUND, _INK = (250, 250, 250), (60, 60, 60)
 
 
@@ -29,24 +30,27 @@ def contact_sheet(
     plan = augment.plan
     largest = max(view.size for view in plan.all)
     zoom = max(1, 96 // largest)
-    kinds = [f"global {i + 1}" for i in range(len(plan.globals))] + [f"local {i + 1}" for i in range(len(plan.locals))]
-    captions = [f"{kind}, {view.size} px" for kind, view in zip(kinds, plan.all, strict=True)]
     rows = [
         [(name, _fitted(image, largest * zoom))]
-        + [(caption, _shown(view, augment, zoom)) for caption, view in zip(captions, views, strict=True)]
-        for name, image, views in zip(names, source_images, _views(source_images, augment, epoch), strict=True)
+        + [(c, tile.resize((tile.width * zoom, tile.height * zoom), _NEAREST)) for c, tile in tiles]
+        for name, image, tiles in zip(names, source_images, view_tiles(source_images, augment, epoch), strict=True)
     ]
     return _laid_out(rows)
 
 
-def _views(images: Sequence[NDArray[np.uint8]], augment: Augment, epoch: int) -> list[list[Tensor]]:
-    """Per image its normalised views (3, S, S)."""
+def view_tiles(
+    images: Sequence[NDArray[np.uint8]], augment: Augment, epoch: int = 0
+) -> list[list[tuple[str, Image.Image]]]:
+    """Per image, taken as number 0, 1, … of a set, its views in ``epoch``: caption and picture, at their true size."""
+    plan = augment.plan
+    kinds = [f"global {i + 1}" for i in range(len(plan.globals))] + [f"local {i + 1}" for i in range(len(plan.locals))]
+    captions = [f"{kind}, {view.size} px" for kind, view in zip(kinds, plan.all, strict=True)]
     crops = [augment.geometric(image, epoch, i) for i, image in enumerate(images)]
     index = torch.arange(len(images))
     stacked = [torch.stack(view) for view in zip(*crops, strict=True)]
     batch = Batch(index, torch.full_like(index, epoch), stacked, None, None, [])
     views = augment(batch, torch.device("cpu")).all
-    return [[view[i] for view in views] for i in range(len(images))]
+    return [[(c, _shown(view[i], augment)) for c, view in zip(captions, views, strict=True)] for i in index.tolist()]
 
 
 def _fitted(image: NDArray[np.uint8], side: int) -> Image.Image:
@@ -55,11 +59,10 @@ def _fitted(image: NDArray[np.uint8], side: int) -> Image.Image:
     return Image.fromarray(image).resize((max(1, round(width * factor)), max(1, round(height * factor))))
 
 
-def _shown(view: Tensor, augment: Augment, zoom: int) -> Image.Image:
+def _shown(view: Tensor, augment: Augment) -> Image.Image:
     mean, std = (torch.tensor(v)[:, None, None] for v in (augment.plan.mean, augment.plan.std))
     pixels = ((view * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    tile = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    return tile.resize((tile.width * zoom, tile.height * zoom), Image.Resampling.NEAREST)
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
 def _laid_out(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
