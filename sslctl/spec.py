@@ -67,6 +67,13 @@ class BackboneSpec(Section):
     )
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the student")
     position: Literal["timm", "dino"] = Field("timm", description="whose resizing of position embeddings (ViT)")
+    native_size: int | None = Field(
+        None, ge=8, le=4096, description="side in px of a ViT's own grid of positions; by default that of the views"
+    )
+    width: int | None = Field(None, ge=1, le=8, description="factor on all channels of a ResNet, its stem included")
+    padding: Literal["same", "solo"] | None = Field(
+        None, description="of a ResNet: same, TensorFlow's (BYOL); solo, 2 px in the small stem (solo-learn)"
+    )
     args: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
 
 

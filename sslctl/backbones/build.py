@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 import timm
-from timm.layers import DropPath, PatchEmbed
+from timm.layers import Conv2dSame, DropPath, PatchEmbed
+from timm.layers.pool2d_same import MaxPool2dSame
 from timm.models import ResNet, VisionTransformer, get_pretrained_cfg, is_model_in_modules
 from torch import nn
 
@@ -21,7 +22,8 @@ OURS = {"num_classes", "pretrained", "in_chans", "img_size", "dynamic_img_size",
 def build_backbone(spec: BackboneSpec, image_size: int) -> Backbone:
     """The encoder that ``spec`` names, freshly initialised as timm does (which draws from torch's global generator).
 
-    ``image_size`` is that of the largest global view: the native grid of a ViT, and what ``stem: auto`` goes by.
+    ``image_size`` is that of the largest global view: what ``stem: auto`` goes by, and the native grid of a ViT where
+    ``spec.native_size`` says no other.
     Further arguments of timm pass through ``spec.args``, for example ``zero_init_last: false`` (timm's ResNets begin
     with zero in the last norm of each block), ``channels: [16, 32, 64, 128]`` or ``patch_size: 4``.
     Raises SpecError for an unknown name, for a model that is no plain encoder, and for sizes that do not fit.
@@ -34,7 +36,7 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> Backbone:
     if taken := sorted(OURS & spec.args.keys()):
         raise SpecError(f"backbone.args.{taken[0]}: set by sslctl itself", "leave it out")
     if is_model_in_modules(spec.arch, ["vision_transformer", "deit"]):
-        return _build_vit(spec, image_size)
+        return _build_vit(spec, spec.native_size or image_size)
     return _build_cnn(spec, image_size)
 
 
@@ -74,21 +76,67 @@ def _build_cnn(spec: BackboneSpec, image_size: int) -> Backbone:
         raise no_encoder(spec.arch, "it takes images of one size only")
     if spec.position != "timm":
         raise SpecError(f"backbone.position {spec.position}: {spec.arch} has no positions", "leave it at timm")
-    net = _create(spec)
+    plain = cfg is None or is_model_in_modules(spec.arch, ["resnet"])
+    for word, given in (("width", spec.width), ("padding", spec.padding), ("native_size", spec.native_size)):
+        if given is not None and (not plain or word == "native_size"):
+            raise SpecError(f"backbone.{word} {given}: not for {spec.arch}", "leave it out")
+    net = _create(spec, **({} if spec.width is None else _channels(spec)))
     stem: Stem = "imagenet"
+    if spec.width is not None:
+        widen_stem(net, 64 * spec.width)
     if spec.stem == "small" or (spec.stem == "auto" and image_size < SMALL and type(net) is ResNet):
         if type(net) is not ResNet:
             raise SpecError(f"backbone.stem small: {spec.arch} is no ResNet", "for example --arch resnet18")
-        small_stem(net)
+        small_stem(net, 2 if spec.padding == "solo" else 1)
         stem = "small"
+    if spec.padding == "same":
+        pad_as_tensorflow(net)
     return Backbone(net, image_size, stem)
 
 
-def small_stem(net: Any) -> None:
+def small_stem(net: Any, padding: int = 1) -> None:
     """Give a timm ResNet the stem for small images, in place: one 3x3 convolution of stride 1, no max-pool (CIFAR)."""
-    net.conv1 = nn.Conv2d(3, len(net.bn1.weight), 3, stride=1, padding=1, bias=False)
+    net.conv1 = nn.Conv2d(3, len(net.bn1.weight), 3, stride=1, padding=padding, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     net.maxpool = nn.Identity()
+
+
+def widen_stem(net: Any, width: int) -> None:
+    """Give a timm ResNet a stem of ``width`` channels, in place, as where papers write R50-w2: timm's has always 64."""
+    first = net.layer1[0]
+    convolutions = [first.conv1] if first.downsample is None else [first.conv1, first.downsample[0]]
+    for conv in convolutions:
+        conv.weight = nn.Parameter(conv.weight.new_empty(conv.out_channels, width, *conv.kernel_size))
+        conv.in_channels = width
+    net.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+    net.bn1 = nn.BatchNorm2d(width)
+    for conv in (net.conv1, *convolutions):
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+
+
+def pad_as_tensorflow(net: nn.Module) -> None:
+    """Pad strided convolutions and pools of ``net``, in place, as TensorFlow's SAME does: more on the right than left.
+
+    BYOL's and SimCLR's ResNets were trained so; with torch's padding the same weights give other features.
+    """
+    for name, module in list(net.named_modules()):
+        parent, _, own = name.rpartition(".")
+        if isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1 and module.stride[0] > 1:
+            same: nn.Module = Conv2dSame(
+                module.in_channels, module.out_channels, module.kernel_size, module.stride, bias=False
+            )
+            same.weight = module.weight
+        elif isinstance(module, nn.MaxPool2d):
+            same = MaxPool2dSame(module.kernel_size, module.stride)
+        else:
+            continue
+        setattr(net.get_submodule(parent), own, same)
+
+
+def _channels(spec: BackboneSpec) -> dict[str, Any]:
+    if "channels" in spec.args:
+        raise SpecError("backbone.width and backbone.args.channels say the same", "leave one of them out")
+    return {"channels": tuple(64 * spec.width * 2**stage for stage in range(4)) if spec.width else ()}
 
 
 def _create(spec: BackboneSpec, **more: Any) -> Any:
