@@ -172,6 +172,11 @@ class Queue(nn.Module):
         self.keys[at] = keys.to(self.keys.dtype)
         self.pointer.copy_((self.pointer + len(keys)) % len(self.keys))
 
+    def age(self, step: Step, keys: Tensor) -> Tensor:
+        """How many steps ago the oldest of its keys was made, where each step makes ``keys`` (..., D) a process."""
+        made = keys[..., 0].numel() * distributed.world_size()
+        return torch.tensor(min(step.index, len(self.keys) / made))
+
 
 class Center(nn.Module):
     """Moving mean of a teacher's outputs over every process (DINO): ``value`` is (K,)."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sslctl.clusters import sinkhorn, target_logs
 from sslctl.losses import swapped_cross_entropy
 from sslctl.modules import EMA, Center, Encoder, Queue, WeightNormed, encode, full_precision, mlp, unit
+from sslctl.schedule import Step
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -124,6 +125,8 @@ def test_a_queue_overwrites_its_oldest_keys() -> None:
         queue.push(torch.full((2, 2), float(batch)))
     assert queue.keys[:, 0].tolist()[1:] == [0.0, 1.0, 1.0, 2.0] and queue.keys[0, 0] == 2.0
     assert int(queue.pointer) == 1
+    ages = [float(queue.age(Step(i, 9, 9), torch.zeros(1, 2, 2))) for i in (0, 1, 2, 3)]
+    assert ages == [0.0, 1.0, 2.0, 2.5]
     again = Queue(5, 2)
     again.load_state_dict(queue.state_dict())
     again.push(torch.full((1, 2), 9.0))

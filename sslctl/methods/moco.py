@@ -85,7 +85,7 @@ class MoCo(Method[MoCoParams]):
             found = ((q[0] * k[-1]).sum(-1) > nearest).float().mean()
         for keys in k:
             self.queue.push(keys)
-        return Output(loss, {"accuracy": found}, q[0].detach())
+        return Output(loss, {"accuracy": found, "queue_age": self.queue.age(step, k)}, q[0].detach())
 
     def after_step(self, step: Step) -> None:
         self.teacher.update(self.student, self.params.momentum.at(step))

@@ -61,7 +61,7 @@ class NNCLR(Method[NNCLRParams]):
         pairs = info_nce(p, self.neighbours(targets), self.params.temperature)  # (V, G), predictions are the keys
         loss = mean_of_others(pairs.T)
         self.queue.push(targets[0])
-        return Output(loss, {}, z[0].detach())
+        return Output(loss, {"queue_age": self.queue.age(step, targets[0])}, z[0].detach())
 
     @torch.no_grad()
     def neighbours(self, z: Tensor) -> Tensor:
