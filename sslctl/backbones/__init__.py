@@ -1,7 +1,18 @@
 """timm models as encoders: stems, positions, tokens, attention; no other place knows a backbone's insides."""
 
-from .attention import attention
+from .attention import attention, rollout
 from .build import build_backbone, without_drop_path
 from .encoder import Backbone, dino_positions
+from .feature_map import activation, feature_map, own_grad_cam
 
-__all__ = ["Backbone", "attention", "build_backbone", "dino_positions", "without_drop_path"]
+__all__ = [
+    "Backbone",
+    "activation",
+    "attention",
+    "build_backbone",
+    "dino_positions",
+    "feature_map",
+    "own_grad_cam",
+    "rollout",
+    "without_drop_path",
+]

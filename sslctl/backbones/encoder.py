@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any, Literal
 
 import torch
@@ -53,6 +54,15 @@ class Backbone(nn.Module):
         out: Tensor = self.net.norm(self.net.blocks(self.embed(x)))
         return out
 
+    @functools.cached_property
+    def stride(self) -> int:
+        """Pixels of the image, each way, for one place of the last feature map; found without computing one."""
+        if self.kind == "vit":
+            return self.patch
+        size = 256  # a multiple of every stride
+        probe = copy.deepcopy(self.net).to("meta").eval()
+        return size // int(probe.forward_features(torch.empty(1, 3, size, size, device="meta")).shape[-1])
+
     def intermediate(self, x: Tensor, n: int) -> list[Tensor]:
         """Tokens after each of the last ``n`` blocks, through the final norm (DINO's evaluation): n times (B, N, D)."""
         only_vit(self, "intermediate layers")
@@ -77,7 +87,8 @@ class Backbone(nn.Module):
             t = net._pos_embed(t)  # (B, N, D)
         else:
             position = dino_positions(net.pos_embed, net.patch_embed.grid_size, t.shape[1:3])
-            t = torch.cat([net.cls_token.expand(len(t), -1, -1), t.flatten(1, 2)], 1)
+            cls = net.cls_token.expand(t.shape[0], -1, -1)  # len() would fix the batch of a traced graph
+            t = torch.cat([cls, t.flatten(1, 2)], 1)
             t = net.pos_drop(t + position)
         out: Tensor = net.norm_pre(net.patch_drop(t))
         return out
