@@ -235,6 +235,7 @@ class Meter:
             "data_wait": min(1.0, self.waited / seconds),
             "std": state.std,
             "rank": state.rank,
+            "rank_of": state.full,
             "health": self._judge(state, step),
         } | logs
         self.losses, self.images, self.waited, self.since = [], 0, 0.0, time.perf_counter()

@@ -30,6 +30,7 @@ INCIDENTAL = {
         "probe_data",
         "probe_every",
         "probe_images",
+        "log_to",
     ),
     "data": ("workers", "download"),
 }
@@ -71,6 +72,7 @@ class Run:
         self.checkpoints = path / "checkpoints"
         self.last = self.checkpoints / "last.safetensors"
         self.best = self.checkpoints / "best.safetensors"  # by probe
+        self.sessions_file = path / "sessions.jsonl"
         self.bad_file = path / "bad_images.jsonl"
         self.bad: dict[int, str] = {}
         self._lock: IO[str] | None = None
@@ -141,10 +143,22 @@ class Run:
                 self._metrics.write(json.dumps(values, allow_nan=False) + "\n")
                 self._metrics.flush()
 
+    def lines(self) -> list[dict[str, Any]]:
+        """The metric lines, without one that was cut off."""
+        found = []
+        for line in self.metrics_file.read_text("utf-8").splitlines() if self.metrics_file.exists() else []:
+            with contextlib.suppress(ValueError):
+                found.append(dict(json.loads(line)))
+        return found
+
     def last_line(self) -> dict[str, Any]:
         """The newest metric line; empty where there is none."""
-        lines = self.metrics_file.read_text("utf-8").splitlines() if self.metrics_file.exists() else []
-        return dict(json.loads(lines[-1])) if lines else {}
+        return next(reversed(self.lines()), {})
+
+    def record_session(self, event: dict[str, Any]) -> None:
+        """Append that a session of the run begins or ends, where, and how."""
+        with self.sessions_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
 
     def record_bad(self, index: int, name: str, reason: str) -> None:
         """List an image that could not be read, once."""

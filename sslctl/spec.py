@@ -137,6 +137,18 @@ class RunSpec(Section):
     probe_data: str | None = Field(None, description="labelled images on which to score the encoder during the run")
     probe_every: int | None = Field(None, ge=1, description="steps between probes; by default an epoch")
     probe_images: int = Field(5000, ge=2, description="most images to learn from, and to test on, in one probe")
+    log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
+        (), description="where metric lines go beside metrics.jsonl; several with commas between them"
+    )
+
+    @field_validator("log_to", mode="before")
+    @classmethod
+    def _in_one_word(cls, names: Any) -> Any:
+        """``tensorboard,wandb`` as on the command line, and lists, which strictness refuses."""
+        names = [word.strip() for word in names.split(",")] if isinstance(names, str) else names
+        return (
+            tuple(dict.fromkeys(names)) if isinstance(names, list) and all(isinstance(n, str) for n in names) else names
+        )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

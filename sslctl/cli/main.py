@@ -25,6 +25,7 @@ from .linear_eval import linear_eval
 from .methods import methods
 from .options import Quiet, Verbose
 from .pretrain import pretrain
+from .report import report
 
 app = typer.Typer(
     name="sslctl",
@@ -109,6 +110,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "linear-eval": linear_eval,
     "finetune": finetune,
     "compare": compare,
+    "report": report,
     "attn-map": attn_map,
     "export": export,
 }

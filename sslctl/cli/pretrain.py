@@ -9,10 +9,11 @@ import typer
 
 from ..advice import derivation, warnings
 from ..errors import CheckpointError
+from ..sinks import require
 from ..spec import Spec
 from . import output
+from .following import Following
 from .options import Json
-from .progress import Progress
 from .spec_options import option, takes_spec
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def _open(spec: Spec) -> Surroundings:
 
 def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
     output.note(f"{spec.method.name} · {spec.backbone.arch} · {spec.data.path}")
+    require(spec.run.log_to)
     around = _open(spec)
 
     from ..build import build
@@ -83,8 +85,8 @@ def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
         output.note(f"{len(around.train)} images, {training.total} steps of {spec.run.batch_size}, into {directory}")
         if training.probe is not None:
             output.note(f"probe every {training.probe_every} steps on {around.spec.run.probe_data}; best: {run.best}")
-        with Progress(training.total, training.per_epoch) as progress:
-            meta = train(training, run, stop, progress.report)
+        with Following(training, run) as following:
+            meta = train(training, run, stop, following.report)
         last = run.last_line()
     result = {
         "run": str(directory),

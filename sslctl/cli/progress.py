@@ -7,6 +7,7 @@ from typing import Any
 
 from . import output
 
+BARS = "▁▂▃▄▅▆▇█"
 PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal
 
 
@@ -20,6 +21,7 @@ class Progress:
         self._first = 0
         self._bar: Any = None
         self._live: Any = None
+        self._losses: list[float] = []
 
     def __enter__(self) -> Progress:
         if output.is_terminal() and not output.is_quiet():
@@ -46,19 +48,27 @@ class Progress:
             output.note(describe_probe(line))
         if "loss" not in line:  # a probe between two metric lines
             return
-        text = describe(line)
         if self._bar is not None:
-            from rich.console import Group
-
+            self._losses.append(line["loss"])
             self._bar.update(self._task, completed=line["step"])
-            self._live.update(Group(self._bar, text))  # the figures below the bar, wrapped where the window is narrow
+            self._live.update(self._below_the_bar(line))
             return
+        text = describe(line)
         now = time.monotonic()
         if now - self._shown >= PLAIN_INTERVAL or line["step"] == self.total:
             self._shown = now
             done = max(1, line["step"] - self._first)
             left = (self.total - line["step"]) * (now - self._begun) / done
             output.note(f"step {line['step']}/{self.total} · {text} · {left:.0f} s left")
+
+    def _below_the_bar(self, line: dict[str, Any]) -> Any:
+        """Figures, the loss so far, and the health in words; wrapped where the window is narrow."""
+        from rich.console import Group
+        from rich.text import Text
+
+        word = str(line["health"]).split(" ")[0]
+        health = Text(str(line["health"]), {"learning": "green", "collapsed": "bold red"}.get(word, "yellow"))
+        return Group(self._bar, figures(line), f"loss {sparkline(self._losses)} {line['loss']:.4f}", health)
 
     def _resumed(self, line: dict[str, Any]) -> None:
         self._first = line["resumed"]
@@ -78,7 +88,20 @@ def describe_probe(line: dict[str, Any]) -> str:
 
 
 def describe(line: dict[str, Any]) -> str:
+    return f"{figures(line)} · {line['health']}"
+
+
+def figures(line: dict[str, Any]) -> str:
     return (
         f"epoch {line['epoch']:.1f} · loss {line['loss']:.4f} · lr {line['lr']:.2g} · "
-        f"{line['images_per_second']:.0f} images/s · waiting {100 * line['data_wait']:.0f} % · {line['health']}"
+        f"{line['images_per_second']:.0f} images/s · waiting {100 * line['data_wait']:.0f} %"
     )
+
+
+def sparkline(values: list[float], width: int = 48) -> str:
+    """``values`` as at most ``width`` bars of eight heights, each the mean of its stretch; the least is the lowest."""
+    cells = min(width, len(values))
+    parts = [values[i * len(values) // cells : (i + 1) * len(values) // cells] for i in range(cells)]
+    means = [sum(part) / len(part) for part in parts]
+    low, high = min(means), max(means)
+    return "".join(BARS[round((v - low) / (high - low) * 7) if high > low else 0] for v in means)

@@ -56,6 +56,7 @@ def spec_from(
     checkpoint_every: Annotated[int | None, option("Steps; by default an epoch.")] = None,
     probe_data: Annotated[str | None, option("Labelled images on which to score the encoder as it trains.")] = None,
     probe_every: Annotated[int | None, option("Steps between probes; by default an epoch.")] = None,
+    log_to: Annotated[str | None, option("tensorboard, wandb or trackio, or several with commas.")] = None,
     spec: Annotated[Path | None, option("YAML file, such as a run's spec.yaml.")] = None,
     set_: Annotated[list[str] | None, option("section.key=value; may be repeated.", "--set")] = None,
     download: Download = False,
@@ -80,6 +81,7 @@ def spec_from(
                 "checkpoint_every": checkpoint_every,
                 "probe_data": probe_data,
                 "probe_every": probe_every,
+                "log_to": log_to,
             },
         }
     )
