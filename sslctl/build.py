@@ -126,6 +126,7 @@ def build(around: Surroundings) -> Training:
             rank=distributed.rank(),
             world_size=distributed.world_size(),
             fail_on_bad=spec.data.bad_images == "fail",
+            sizes=[view.size for view in plan.all],
         ),
         lr=lr_schedule(spec.optim, spec.run.batch_size),
         weight_decay=weight_decay_schedule(spec.optim),

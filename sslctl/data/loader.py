@@ -5,25 +5,22 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader
 
 from ..errors import DataError, MachineError, SslctlError
 from .order import Key, StepKeys
+from .ring import BATCHES_AHEAD, Ring, make_ring
 from .source import Source
-from .unreadable import check_bad, next_readable, nothing_readable
-
-Geometric = Callable[[np.ndarray, int, int], list[Tensor]]
+from .unreadable import check_bad, nothing_readable
+from .workers import Geometric, Made, Reader, Tasks, as_is, start_worker
 
 GRACE = 2.0
 """Seconds that workers have to end by themselves."""
-
-_STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
 class Batch(NamedTuple):
@@ -41,7 +38,8 @@ class Loader:
     """The batches of steps ``start_step`` to before ``total_steps``; content and order do not depend on ``workers``.
 
     ``geometric(image, epoch, index)`` makes the crops of one image; sources that are in memory do without it and
-    without workers. ``batch_size`` is global, this process gets ``batch_size / world_size`` images a step.
+    without workers. ``sizes`` of those crops, where they are squares, let workers hand them over in memory that is used
+    again. ``batch_size`` is global, this process gets ``batch_size / world_size`` images a step.
     Raises DataError where an epoch has not a single batch, where nothing can be read, and on the first unreadable
     image with ``fail_on_bad``; MachineError where a worker dies or shared memory runs out.
     """
@@ -60,6 +58,7 @@ class Loader:
         world_size: int = 1,
         fail_on_bad: bool = False,
         pin_memory: bool = False,
+        sizes: Sequence[int] | None = None,
     ) -> None:
         if len(source) < batch_size:
             raise DataError(
@@ -69,7 +68,7 @@ class Loader:
         if source.array is None and geometric is None:
             raise ValueError("a source that is not in memory needs its crops made by geometric")
         self.source, self.geometric, self.workers = source, geometric, workers
-        self.fail_on_bad, self.pin_memory = fail_on_bad, pin_memory
+        self.fail_on_bad, self.pin_memory, self.sizes = fail_on_bad, pin_memory, sizes
         self.steps_per_epoch = len(source) // batch_size
         self.keys = StepKeys(
             len(source),
@@ -80,6 +79,7 @@ class Loader:
             rank=rank,
             world_size=world_size,
         )
+        self._part = batch_size // world_size
         self._running: Any = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -125,31 +125,42 @@ class Loader:
         assert self.geometric is not None
         reading = torch.full((max(1, self.workers),), -1)  # the index in hand, by worker
         reading.share_memory_()  # type: ignore[no-untyped-call]
+        ring = make_ring(self._part, self.sizes, self.workers)
         loader = DataLoader(
-            _Reader(self.source, self.geometric, reading),
-            batch_sampler=self.keys,
+            Reader(self.source, self.geometric, reading, ring),
+            batch_sampler=Tasks(self.keys, ring),  # type: ignore[arg-type]  # of tasks, which are no lists
             num_workers=self.workers,
-            collate_fn=_as_is,
+            prefetch_factor=BATCHES_AHEAD if self.workers else None,
+            collate_fn=as_is,
             worker_init_fn=start_worker,
             persistent_workers=self.workers > 0,
-            pin_memory=self.pin_memory,
             generator=torch.Generator(),  # else starting it would move torch's global one
         )
         batches = self._start(loader)
         try:
             for _ in range(len(self.keys)):
                 try:
-                    batch = next(batches)
+                    made = next(batches)
                 except (RuntimeError, OSError, EOFError) as e:
                     error = self._machine_error(e, reading.tolist())
                     if error is None:
                         raise
                     raise error from e
-                if isinstance(batch, SslctlError):
-                    raise batch
-                yield batch
+                if isinstance(made, SslctlError):
+                    raise made
+                yield self._received(made, ring)
+                del made
         finally:
             self.close()
+
+    def _received(self, made: Made, ring: Ring | None) -> Batch:
+        crops = made.crops
+        if made.place is not None:
+            assert ring is not None
+            crops = ring.lend(made.place)
+        if self.pin_memory:
+            crops = [view.pin_memory() for view in crops]
+        return _batch(self.source, made.keys, made.used, crops, None, made.bad)
 
     def _start(self, loader: DataLoader[Any]) -> Iterator[Any]:
         """Starts the workers. Their death shows at the next batch, not in a signal handler in the midst of anything."""
@@ -185,30 +196,6 @@ class Loader:
         )
 
 
-class _Reader(Dataset[Any]):
-    """A whole batch at a time: reads, crops, stacks per view into shared memory."""
-
-    def __init__(self, source: Source, geometric: Geometric, reading: Tensor) -> None:
-        self.source, self.geometric, self.reading = source, geometric, reading
-
-    def __getitems__(self, keys: list[Key]) -> Batch | SslctlError:
-        worker = get_worker_info()
-        mine = self.reading[worker.id if worker is not None else 0]
-        crops, used, bad = [], [], []
-        try:
-            for epoch, index in keys:
-                mine.fill_(index)
-                at, image, before = next_readable(self.source, index)
-                crops.append(self.geometric(image, epoch, index))
-                used.append(at)
-                bad += before
-        except SslctlError as e:  # as a value: torch would wrap it into a traceback
-            return e
-        mine.fill_(-1)
-        views = [default_collate(list(view)) for view in zip(*crops, strict=True)]
-        return _batch(self.source, keys, used, views, None, bad)
-
-
 def _batch(
     source: Source,
     keys: list[Key],
@@ -220,15 +207,3 @@ def _batch(
     labels = None if source.labels is None else torch.from_numpy(source.labels[used])
     epoch, index = torch.tensor(keys, dtype=torch.int64).unbind(1)
     return Batch(index.clone(), epoch.clone(), crops, images, labels, bad)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
-def start_worker(_: int) -> None:
-    """One thread, and deaf to signals: what every loader process is."""
-    torch.set_num_threads(1)
-    for name in _STOP_SIGNALS:  # sent to the whole process group; the main process decides what they mean
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -137,7 +137,8 @@ FUZZ = """
 import io, random, sys
 import numpy as np
 from PIL import Image
-from sslctl.data.decode import BadImage, decode_bytes
+from sslctl.data.decode import BadImage, _simplejpeg, decode_bytes
+assert _simplejpeg() is not None
 good = bad = 0
 file = io.BytesIO()
 Image.new("1", (10000, 10000)).save(file, "PNG")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
+from sslctl.data import decode
 from sslctl.data.decode import decode_bytes
 
 RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -153,10 +156,31 @@ def test_broken_metadata_does_not_cost_the_image() -> None:
     assert np.array_equal(decode_bytes(data), RGB)
 
 
-def test_the_array_is_ours_to_write() -> None:
-    decoded = decode_bytes(encode(Image.fromarray(RGB)))
-    decoded[0, 0] = 7
-    assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
+JPEGS: list[dict[str, object]] = [
+    {"subsampling": 0},
+    {"subsampling": 1, "progressive": True},
+    {"subsampling": 2, "quality": 20},
+    {"subsampling": 0, "keep_rgb": True},
+    {"subsampling": 2, "restart_marker_blocks": 3},
+]
+
+
+@pytest.mark.parametrize("options", JPEGS)
+@pytest.mark.parametrize("size", [(1, 1), (33, 47), (200, 130)])
+def test_simplejpeg_changes_no_bit(
+    options: dict[str, object], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    china = Image.fromarray(load_sample_image("china.jpg"))
+    data = encode(china.crop((100, 50, 100 + size[0], 50 + size[1])), "JPEG", exif=exif, **options)
+    calls = []
+    fast = decode._simplejpeg()
+    spy = SimpleNamespace(decode_jpeg=lambda *a, **k: calls.append(1) or fast.decode_jpeg(*a, **k))
+    monkeypatch.setattr(decode, "_simplejpeg", lambda: spy)
+    ours = decode_bytes(data)
+    monkeypatch.setattr(decode, "_simplejpeg", lambda: None)
+    assert np.array_equal(ours, decode_bytes(data)) and ours.shape == (size[0], size[1], 3) and calls == [1]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])

@@ -76,10 +76,10 @@ def test_batches_hold_the_crops_of_their_images_in_order(files: FileSource) -> N
             assert batch.crops[0].dtype == torch.uint8
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_workers_change_nothing(files: FileSource, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "sizes"), [(1, None), (2, [4, 4, 3]), (3, None)])
+def test_workers_change_nothing(files: FileSource, workers: int, sizes: list[int] | None) -> None:
     (Path(files.root) / "c1/04.png").write_bytes(b"")  # among them a replaced image
-    alone, together = list(loader(files)), list(loader(files, workers))
+    alone, together = list(loader(files)), list(loader(files, workers, sizes=sizes))
     assert all(map(same, alone, together)) and len(together) == STEPS
     assert any(batch.bad for batch in alone)
 
