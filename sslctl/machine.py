@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -46,9 +50,55 @@ def cpu_has_bf16() -> bool:
     return bool(supported.get("avx512_bf16") or supported.get("amx_bf16"))
 
 
+@contextlib.contextmanager
+def quick_products(like: torch.Tensor) -> Iterator[None]:
+    """Matrix products of tensors such as ``like`` by the CPU's other library, where that keeps float32.
+
+    torch leaves them to MKL, which is slow on processors of other makers; oneDNN, which it also carries, takes them
+    where lower precision is allowed (``torch.set_float32_matmul_precision``), whether it then lowers it or not.
+    """
+    before = torch.get_float32_matmul_precision()
+    if like.device.type == "cpu" and like.dtype == torch.float32 and _keeps_float32():
+        torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@cache
+def _keeps_float32() -> bool:
+    """Whether products that may be of lower precision are as exact as any here: tried, for no flag tells."""
+    before = torch.get_float32_matmul_precision()
+    x = torch.linspace(-1, 1, 256 * 384).view(256, 384).sin()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        error = (x @ x.T).double() - x.double() @ x.double().T
+    finally:
+        torch.set_float32_matmul_precision(before)
+    return float(error.abs().max()) < 1e-4  # bfloat16 errs by 1e-1 here
+
+
 def choose_workers(asked: int | None) -> int:
     """``asked``, or a process for every CPU that this one may use but one."""
     if asked is not None:
         return asked
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, available - 1))
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on ``device``, within the limit of the container where there is one; None where unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+        with contextlib.suppress(OSError, ValueError):  # no control group, or one without a limit ("max")
+            group = Path("/sys/fs/cgroup")
+            limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
+            free = min(free, int(limit) - int(used))
+        return free
+    return None
