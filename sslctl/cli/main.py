@@ -17,6 +17,7 @@ from .. import __version__
 from ..errors import Exit, SslctlError
 from . import output
 from .attn_map import attn_map
+from .bench import bench
 from .compare import compare
 from .export import export
 from .finetune import finetune
@@ -110,6 +111,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "linear-eval": linear_eval,
     "finetune": finetune,
     "compare": compare,
+    "bench": bench,
     "report": report,
     "attn-map": attn_map,
     "export": export,

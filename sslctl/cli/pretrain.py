@@ -14,10 +14,10 @@ from ..spec import Spec
 from . import output
 from .following import Following
 from .options import Json
-from .spec_options import option, takes_spec
+from .spec_options import open_with_notes, option, takes_spec
 
 if TYPE_CHECKING:
-    from ..build import Surroundings
+    from ..estimate import Size
 
 
 @takes_spec
@@ -53,24 +53,14 @@ def pretrain(
         _train(spec, resume, as_json)
 
 
-def _open(spec: Spec) -> Surroundings:
-    from ..build import open_surroundings
-
-    around = open_surroundings(spec)
-    for line in around.notes:
-        output.note(line)
-    for line in warnings(around.spec, len(around.train)):
-        output.warn(line)
-    return around
-
-
 def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
     output.note(f"{spec.method.name} · {spec.backbone.arch} · {spec.data.path}")
     require(spec.run.log_to)
-    around = _open(spec)
+    around = open_with_notes(spec)
 
     from ..build import build
     from ..engine import train
+    from ..estimate import estimate
     from ..run import Run, default_directory, fresh_directory
     from ..stop import StopRequest
 
@@ -78,6 +68,7 @@ def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
     if resume is False:
         directory = fresh_directory(directory)
     training = build(around)
+    _say_memory(estimate(training))
     with Run(directory) as run, StopRequest(spec.run.max_time, output.warn) as stop:
         if resume and not any(run.checkpoints.glob("*.safetensors")):
             raise CheckpointError(f"--resume: {directory} holds no checkpoint", "leave --resume out to begin")
@@ -101,8 +92,18 @@ def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
     output.emit(result, as_json, str(directory))
 
 
+def _say_memory(size: Size) -> None:
+    """What a step will need, before the first one; a warning with the way out where it is more than there is."""
+    output.note(f"memory: {size}")
+    if not size.fits and size.largest_batch:
+        parts = -(-size.images // size.largest_batch)
+        output.warn(f"this may not fit into memory: --set optim.accumulate={parts}, or a smaller --batch-size")
+    elif not size.fits:
+        output.warn("this may not fit into memory, whatever the batch: smaller views (--multi-crop) or --arch")
+
+
 def _dry_run(spec: Spec, as_json: bool) -> None:
-    around = _open(spec)
+    around = open_with_notes(spec)
 
     from ..build import build
     from ..estimate import estimate
@@ -110,14 +111,14 @@ def _dry_run(spec: Spec, as_json: bool) -> None:
     training = build(around)
     size = estimate(training)
     derived = derivation(around.spec, len(around.train))
-    result = {"spec": around.spec.dump(), "images": len(around.train), "steps": training.total, **size}
+    result = {"spec": around.spec.dump(), "images": len(around.train), "steps": training.total, **size.as_dict()}
     result |= {"derivation": derived, "warnings": warnings(around.spec, len(around.train))}
     text = around.spec.to_yaml() + "\n".join(
         [
             f"# images       {len(around.train)}",
             f"# steps        {training.total} ({training.per_epoch} to an epoch)",
-            f"# parameters   {size['parameters']:,} ({size['backbone_parameters']:,} in the backbone)",
-            f"# memory       about {size['memory_bytes'] / 2**30:.1f} GiB on {training.device}",
+            f"# parameters   {size.parameters:,} ({size.backbone_parameters:,} in the backbone)",
+            f"# memory       {size}",
             *(f"# {line}" for line in derived),
         ]
     )
@@ -125,7 +126,7 @@ def _dry_run(spec: Spec, as_json: bool) -> None:
 
 
 def _preview(spec: Spec, path: Path, as_json: bool) -> None:
-    around = _open(spec)
+    around = open_with_notes(spec)
 
     import io
 

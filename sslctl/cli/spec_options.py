@@ -6,13 +6,18 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..advice import warnings
 from ..spec import Data, Spec
 from ..specfile import merge, parse_set, read_spec_file
+from . import output
 from .options import Download
+
+if TYPE_CHECKING:
+    from ..build import Surroundings
 
 
 def takes_spec(command: Callable[..., None]) -> Callable[..., None]:
@@ -101,3 +106,15 @@ def _resolve(user: Data, recipe: str | None) -> Spec:
     from ..resolve import resolve
 
     return resolve(user, recipe)
+
+
+def open_with_notes(spec: Spec) -> Surroundings:
+    """The data and views that ``spec`` means; what was chosen, and what is known to fail, said on stderr."""
+    from ..build import open_surroundings
+
+    around = open_surroundings(spec)
+    for line in around.notes:
+        output.note(line)
+    for line in warnings(around.spec, len(around.train)):
+        output.warn(line)
+    return around
