@@ -230,7 +230,9 @@ def _encoder_prefix(method: Method[Any]) -> str:
     return f"{METHOD}{next(name for name, module in method.named_modules() if module is encoder)}."
 
 
-def refuse_mismatch(path: Path | str, own: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
+def refuse_mismatch(
+    path: Path | str, own: Mapping[str, Tensor], held: Mapping[str, Tensor], hint: str = "it was made with another spec"
+) -> None:
     """CheckpointError, naming what is missing, left over or of another shape, unless ``held`` fits ``own``."""
     lines = [f"missing: {k}" for k in own if k not in held]
     lines += [f"left over: {k}" for k in held if k not in own]
@@ -238,4 +240,4 @@ def refuse_mismatch(path: Path | str, own: Mapping[str, Tensor], held: Mapping[s
     lines += [f"{k}: {there} in the file, {here} here" for k, there, here in both if there != here]
     if lines:
         more = f"\n… and {len(lines) - 5} more" if len(lines) > 5 else ""
-        raise CheckpointError(f"{path} does not fit:\n" + "\n".join(lines[:5]) + more, "it was made with another spec")
+        raise CheckpointError(f"{path} does not fit:\n" + "\n".join(lines[:5]) + more, hint)

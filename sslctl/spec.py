@@ -70,6 +70,7 @@ class BackboneSpec(Section):
     native_size: int | None = Field(
         None, ge=8, le=4096, description="side in px of a ViT's own grid of positions; by default that of the views"
     )
+    norm_eps: float | None = Field(None, gt=0, lt=1, description="epsilon of a ViT's norms; by default timm's, 1e-6")
     width: int | None = Field(None, ge=1, le=8, description="factor on all channels of a ResNet, its stem included")
     padding: Literal["same", "solo"] | None = Field(
         None, description="of a ResNet: same, TensorFlow's (BYOL); solo, 2 px in the small stem (solo-learn)"

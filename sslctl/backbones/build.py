@@ -65,6 +65,10 @@ def _build_vit(spec: BackboneSpec, image_size: int) -> Backbone:
     if type(net) is not VisionTransformer or type(net.patch_embed) is not PatchEmbed or net.pos_embed is None:
         raise no_encoder(spec.arch, "it is no plain ViT")
     net.reset_classifier(0, "token" if net.has_class_token else "avg")
+    if spec.norm_eps is not None:
+        for module in net.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = spec.norm_eps
     if spec.position == "dino" and (net.num_prefix_tokens != 1 or net.no_embed_class):
         raise SpecError(f"backbone.position dino: {spec.arch} has other tokens than DINO's", "leave it at timm")
     return Backbone(net, image_size, position=spec.position)
@@ -77,8 +81,9 @@ def _build_cnn(spec: BackboneSpec, image_size: int) -> Backbone:
     if spec.position != "timm":
         raise SpecError(f"backbone.position {spec.position}: {spec.arch} has no positions", "leave it at timm")
     plain = cfg is None or is_model_in_modules(spec.arch, ["resnet"])
-    for word, given in (("width", spec.width), ("padding", spec.padding), ("native_size", spec.native_size)):
-        if given is not None and (not plain or word == "native_size"):
+    for word in ("width", "padding", "native_size", "norm_eps"):
+        given = getattr(spec, word)
+        if given is not None and (not plain or word in ("native_size", "norm_eps")):
             raise SpecError(f"backbone.{word} {given}: not for {spec.arch}", "leave it out")
     net = _create(spec, **({} if spec.width is None else _channels(spec)))
     stem: Stem = "imagenet"

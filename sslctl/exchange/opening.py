@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from ..checkpoint import LoadedEncoder, load_encoder
+from ..checkpoint import MAX_HEADER, LoadedEncoder, load_encoder
+from .import_folder import import_folder, is_folder
 from .import_timm import open_by_name
+from .importing import Taken, Wishes, import_file
 
 
 def open_encoder(words: str | Path) -> LoadedEncoder:
     """The encoder that ``words`` names, whatever it is; every command opens its encoder here.
 
-    A run directory or checkpoint of ours; ``timm:NAME`` for timm's pretrained weights, ``random:NAME`` for the same
-    architecture with random ones. Raises CheckpointError for what holds no complete encoder, SpecError for an unknown
-    name, MachineError where weights cannot be fetched.
+    A run directory or checkpoint of ours; another tool's file (see ``importing``) or folder; ``timm:NAME`` for timm's
+    pretrained weights, ``random:NAME`` for the same architecture with random ones. Raises CheckpointError for what
+    holds no complete encoder, SpecError for an unknown name, MachineError where weights cannot be fetched.
     """
     text = str(words)
-    if Path(text).exists():
-        return load_encoder(Path(text))
+    path = Path(text).expanduser()
     kind, _, name = text.partition(":")
-    if kind in ("timm", "random") and name:
+    if kind in ("timm", "random") and name and not path.exists():
         return open_by_name(name, pretrained=kind == "timm")
-    return load_encoder(Path(text))
+    return import_any(path)[0] if is_foreign(path) else load_encoder(path)
+
+
+def import_any(path: Path, wishes: Wishes | None = None) -> tuple[LoadedEncoder, Taken]:
+    """The encoder in another tool's file or folder, and what was taken. Raises as ``open_encoder``."""
+    return import_folder(path, wishes) if is_folder(path) else import_file(path, wishes)
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether ``path`` is another tool's file or folder, and not for ``checkpoint.load_encoder``."""
+    return not is_ours(path) if path.is_file() else is_folder(path)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the file is one that sslctl wrote; a damaged one counts as ours where it is called .safetensors."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = file.read(min(size, MAX_HEADER))
+        return "sslctl" in (json.loads(header).get("__metadata__") or {})
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return path.suffix == ".safetensors"

@@ -1,0 +1,107 @@
+"""Features of other people's weights by the formulas of the papers, from the file's own tensors: no timm, no renaming.
+
+What an import is measured against where the tool that wrote the file has no library to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+Padding = Literal["same", "solo"] | None
+
+
+def resnet(s: State, x: Tensor, padding: Padding = None) -> Tensor:
+    """A ResNet of torchvision's names: (B, 3, H, W) -> (B, D), the mean of its last map.
+
+    Deep Residual Learning (arXiv 1512.03385), the stride in the 3x3 convolution (v1.5). ``same`` pads as TensorFlow
+    does; ``solo`` pads a 3x3 stem by 2 px.
+    """
+
+    def conv(x: Tensor, name: str, stride: int = 1, own: int | None = None) -> Tensor:
+        weight = s[f"{name}.weight"].float()
+        size = weight.shape[-1]
+        pad = size // 2 if own is None else own
+        if padding == "same" and stride > 1 and size > 1:
+            x, pad = _same(x, size, stride, 0.0), 0
+        return F.conv2d(x, weight, None, stride, pad, groups=x.shape[1] // weight.shape[1])
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        mean, var, weight, bias = (s[f"{name}.{k}"].float() for k in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, mean, var, weight, bias)
+
+    if s["conv1.weight"].shape[-1] == 3:
+        x = norm(conv(x, "conv1", own=2 if padding == "solo" else 1), "bn1").relu()
+    else:
+        x = norm(conv(x, "conv1", stride=2), "bn1").relu()
+        wide = _same(x, 3, 2, float("-inf")) if padding == "same" else F.pad(x, (1,) * 4, value=float("-inf"))
+        x = F.max_pool2d(wide, 3, 2)
+    last = 3 if "layer1.0.conv3.weight" in s else 2
+    for stage in (1, 2, 3, 4):
+        block = 0
+        while f"layer{stage}.{block}.conv1.weight" in s:
+            at, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            y = x
+            for i in range(1, last + 1):
+                y = norm(conv(y, f"{at}.conv{i}", stride if i == last - 1 else 1), f"{at}.bn{i}")
+                y = y if i == last else y.relu()
+            if f"{at}.downsample.0.weight" in s:
+                x = norm(conv(x, f"{at}.downsample.0", stride), f"{at}.downsample.1")
+            x, block = (x + y).relu(), block + 1
+    return x.mean((2, 3))
+
+
+def vit(s: State, x: Tensor, heads: int, block: Callable[[int], str] = "blocks.{}.".format) -> Tensor:
+    """A ViT of Facebook's names at the size of its own grid: (B, 3, S, S) -> (B, D), [CLS] after the last norm.
+
+    An Image is Worth 16x16 Words (arXiv 2010.11929) with DINOv2's layer scale, SwiGLU and registers (arXiv 2304.07193,
+    2309.16588), and timm's; without [CLS], the mean of the patches. ``block`` is how a block's names begin.
+    """
+
+    def linear(t: Tensor, name: str) -> Tensor:
+        bias = s.get(f"{name}.bias")
+        return F.linear(t, s[f"{name}.weight"].float(), None if bias is None else bias.float())
+
+    def norm(t: Tensor, name: str) -> Tensor:
+        return F.layer_norm(t, t.shape[-1:], s[f"{name}.weight"].float(), s[f"{name}.bias"].float(), 1e-6)
+
+    patch = s["patch_embed.proj.weight"].float()
+    patches = F.conv2d(x, patch, s["patch_embed.proj.bias"].float(), stride=patch.shape[-1]).flatten(2).transpose(1, 2)
+    table = s["pos_embed"].float()
+    first = [s[k].float().expand(len(x), -1, -1) for k in ("cls_token", "reg_token") if k in s]
+    t = torch.cat([*first, patches], 1)
+    own = t.shape[1] if table.shape[1] == t.shape[1] else table.shape[1]
+    t = torch.cat([t[:, : t.shape[1] - own], t[:, t.shape[1] - own :] + table], 1)
+    if "register_tokens" in s:  # without positions, between [CLS] and the patches
+        t = torch.cat([t[:, :1], s["register_tokens"].float().expand(len(x), -1, -1), t[:, 1:]], 1)
+    depth = 0
+    while f"{block(depth)}norm1.weight" in s:
+        at = block(depth)
+        qkv = linear(norm(t, f"{at}norm1"), f"{at}attn.qkv")
+        q, k, v = qkv.reshape(*qkv.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1)  # (B, heads, N, N)
+        y = linear((weights @ v).transpose(1, 2).flatten(2), f"{at}attn.proj")
+        t = t + y * s.get(f"{at}ls1.gamma", torch.ones(1)).float()
+        y = norm(t, f"{at}norm2")
+        if f"{at}mlp.w12.weight" in s:
+            gate, value = linear(y, f"{at}mlp.w12").chunk(2, -1)
+            y = linear(F.silu(gate) * value, f"{at}mlp.w3")
+        else:
+            y = linear(F.gelu(linear(y, f"{at}mlp.fc1")), f"{at}mlp.fc2")
+        t = t + y * s.get(f"{at}ls2.gamma", torch.ones(1)).float()
+        depth += 1
+    return norm(t, "norm")[:, 0]
+
+
+def _same(x: Tensor, size: int, stride: int, value: float) -> Tensor:
+    """TensorFlow's SAME: as much as the windows need, the odd pixel on the right and below."""
+    pads = []
+    for side in reversed(x.shape[-2:]):
+        need = max(0, (-(-side // stride) - 1) * stride + size - side)
+        pads += [need // 2, need - need // 2]
+    return F.pad(x, pads, value=value)

@@ -1,0 +1,205 @@
+"""A file of another tool as an encoder of ours: recognised, renamed, built from its shapes, and nothing left open."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..backbones import Backbone, build_backbone
+from ..checkpoint import LoadedEncoder, refuse_mismatch
+from ..errors import CheckpointError, SpecError, SslctlError, closest
+from ..spec import BackboneSpec
+from .import_container import Foreign, read_foreign
+from .import_layouts import HERE, LAYOUTS, REFUSED, Layout, Which, begins, recognise
+from .import_names import NO_ENCODER, Naming, naming_of, to_timm
+from .import_shapes import resnet_spec, vit_spec
+from .imported import as_loaded
+
+Branch = Literal["auto", "online", "momentum"]
+State = Mapping[str, Tensor]
+WORDS: dict[Which, str] = {"online": "student (online)", "momentum": "teacher (momentum)"}
+FIRST = re.compile(r"(.*?)(layer1\.0\.conv1\.weight|blocks\.0\.(0\.)?norm1\.weight)$")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What may be said beside a file: its layout, which branch to take, timm's name and arguments, the ViT's depth."""
+
+    layout: str | None = None
+    branch: Branch = "auto"
+    arch: str | None = None
+    depth: int | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was taken from a file: ``held``, in the file's own names after ``prefix``; and ``left``, by group."""
+
+    layout: Layout
+    naming: Naming
+    prefix: str
+    branch: Which | None  # None where the file holds one encoder alone
+    held: State
+    left: dict[str, list[str]]
+
+    def said(self) -> dict[str, Any]:
+        return {
+            "layout": self.layout.name,
+            "title": self.layout.title,
+            "method": self.layout.method,
+            "branch": self.branch and WORDS[self.branch],
+            "names": self.naming.title,
+            "prefix": self.prefix,
+            "left_over": {group: len(names) for group, names in self.left.items()},
+        }
+
+
+def import_file(path: Path, wishes: Wishes | None = None) -> tuple[LoadedEncoder, Taken]:
+    """The encoder in the file at ``path`` with every one of its weights, and what was taken from the file.
+
+    Raises CheckpointError, naming the trouble, for a file that cannot be read without running code, that has no known
+    layout or could be two things, or that holds less or more than a complete encoder; SpecError for wishes that cannot
+    be met.
+    """
+    wishes = wishes or Wishes()
+    found = read_foreign(path)
+    layout, nest = find_layout(found, wishes.layout)
+    return encoder_in(found, layout, nest, wishes)
+
+
+def find_layout(found: Foreign, wished: str | None) -> tuple[Layout, str]:
+    """The layout of a file and the nest in which it lies; ``wished`` is a name that a person gave."""
+    if wished is not None:
+        names = [layout.name for layout in LAYOUTS]
+        layout = next((one for one in LAYOUTS if one.name == wished), None)
+        if layout is None:
+            raise SpecError(f"--layout '{wished}': unknown{closest(wished, names)}", f"one of {', '.join(names)}")
+        fits = [n for n in layout.nests if any(begins(found.tensors, n + p) for p in layout.online + layout.momentum)]
+        return layout, max(fits, key=len, default="")
+    known = recognise(found.tensors, found.top)
+    return known if known is not None else (_unknown(found), "")
+
+
+def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tuple[LoadedEncoder, Taken]:
+    """See ``import_file``: the encoder in what was read of a file, for a layout that is known."""
+    taken = _take(found, layout, nest, wishes.branch)
+    path = found.path
+    try:
+        state = to_timm(dict(taken.held), taken.naming)
+        backbone, spec, size = _build(state, layout, wishes)
+    except SslctlError as e:
+        raise CheckpointError(f"{path}: read as {layout.title}: {e.message}", e.hint) from e
+    own = backbone.net.state_dict()
+    for name in own.keys() - state.keys():
+        if name.endswith("num_batches_tracked"):  # old files lack it, and evaluation needs none
+            state[name] = torch.zeros((), dtype=torch.int64)
+    refuse_mismatch(path, own, state, f"read as {layout.title}: {spec.arch}, its names after '{taken.prefix}'")
+    backbone.net.load_state_dict({name: _owned(path, name, value) for name, value in state.items()}, assign=True)
+    image = {"size": size, "mean": list(layout.mean), "std": list(layout.std)}
+    source = {"file": path.name, **taken.said(), "wrappers": found.wrappers}
+    notes = [layout.note] if layout.note and wishes.layout is None else []
+    return as_loaded(backbone, spec, image, source, path, notes), taken
+
+
+def _take(found: Foreign, layout: Layout, nest: str, branch: Branch) -> Taken:
+    which: Which = layout.takes if branch == "auto" else branch
+    prefixes = {"online": layout.online, "momentum": layout.momentum}
+    if not prefixes[which]:
+        raise SpecError(f"--branch {branch}: {layout.title} files hold one encoder alone", "leave it out")
+    for prefix in (nest + word for word in prefixes[which]):
+        held = _after(found.tensors, prefix)
+        if naming := naming_of(list(held)):
+            break
+    else:
+        where = " or ".join(f"'{nest + word}'" for word in prefixes[which])
+        raise CheckpointError(f"{found.path}: read as {layout.title}, but there is no known encoder under {where}")
+    left: dict[str, list[str]] = {}
+    for name in found.tensors:
+        if not name.startswith(prefix):
+            left.setdefault(".".join(name.split(".")[:2]) if "." in name else name, []).append(name)
+        elif head := NO_ENCODER.match(name.removeprefix(prefix)):
+            left.setdefault(prefix + head[0].rstrip("."), []).append(name)
+    for word in prefixes["online" if which == "momentum" else "momentum"]:
+        _refuse_shorter(found.path, held, _after(found.tensors, nest + word), nest + word)
+    return Taken(layout, naming, prefix, which if layout.momentum else None, held, left)
+
+
+def _refuse_shorter(path: Path, held: State, other: State, where: str) -> None:
+    """CheckpointError where the other branch of a file has layers that this one has not: something is missing."""
+    if missing := [name for name in other if re.match(r"(blocks|layer\d|layers)\.", name) and name not in held]:
+        raise CheckpointError(f"{path}: {missing[0]} is under '{where}' but missing in the branch that was to be taken")
+
+
+def _build(state: State, layout: Layout, wishes: Wishes) -> tuple[Backbone, BackboneSpec, int]:
+    """An encoder without weights for ``state``, its spec, and the side in px of its images."""
+    named = wishes.arch is not None
+    native = 224
+    if "patch_embed.proj.weight" in state:
+        spec, native = vit_spec(state, layout.heads, layout.position, wishes.depth)
+        spec = spec.model_copy(update={"norm_eps": layout.norm_eps})
+    elif not named:
+        spec, native = resnet_spec(state, layout.padding)
+    if named:
+        small = "conv1.weight" in state and state["conv1.weight"].shape[-1] == 3
+        position = {"position": spec.position} if "pos_embed" in state else {}
+        stem = "small" if small else "imagenet"
+        spec = BackboneSpec.model_validate({"arch": wishes.arch, "stem": stem, "args": dict(wishes.args), **position})
+        native = 32 if small else native
+    size = min(layout.size or native, native)
+    if size != native:
+        spec = spec.model_copy(update={"native_size": native})
+    with torch.device("meta"):
+        return build_backbone(spec, size), spec, size
+
+
+def _unknown(found: Foreign) -> Layout:
+    """A layout for a file of no known tool that holds one encoder; CheckpointError for any other."""
+    names, path = found.tensors, found.path
+    prefixes = list(dict.fromkeys(match[1] for name in names if (match := FIRST.match(name))))
+    if not prefixes:
+        reason = next(
+            (why for word, why in REFUSED.items() if any(begins(names, n + word) for n in ("", "model."))), ""
+        )
+        some = ", ".join(list(names)[:10])
+        raise CheckpointError(f"{path}: no encoder that is known: {reason or f'its names begin {some}'}")
+    if len(prefixes) > 1:
+        raise CheckpointError(f"{path}: no layout that is known, with encoders under {', '.join(map(repr, prefixes))}")
+    prefix = prefixes[0]
+    if f"{prefix}fc.weight" in names and not any(name.endswith("num_batches_tracked") for name in names):
+        if _bears_its_hash(path):  # torchvision's downloads are named after their bytes
+            return Layout("torchvision", "torchvision ResNet", HERE)
+        raise CheckpointError(
+            f"{path}: a ResNet as torchvision saved it before 2019, or BYOL's converted from JAX, which pads otherwise;"
+            " the file does not say which",
+            "sslctl import FILE --layout torchvision, or --layout byol_converted",
+        )
+    return Layout("other", "no known tool's", (prefix,), note=f"no known tool's layout: an encoder under '{prefix}'")
+
+
+def _bears_its_hash(path: Path) -> bool:
+    stated = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
+    with path.open("rb") as file:
+        return stated is not None and hashlib.file_digest(file, "sha256").hexdigest().startswith(stated[1])
+
+
+def _after(tensors: State, prefix: str) -> State:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _owned(path: Path, name: str, value: Tensor) -> Tensor:
+    """A copy in float32 that the file is not needed for any more."""
+    if name.endswith("num_batches_tracked"):
+        return value.clone()
+    if not value.is_floating_point():
+        raise CheckpointError(f"{path}: {name} holds {value.dtype}, not floating-point numbers")
+    if not bool(torch.isfinite(value).all()):
+        raise CheckpointError(f"{path}: {name} holds values that are not finite")
+    return value.to(torch.float32, copy=True).contiguous()
