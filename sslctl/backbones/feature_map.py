@@ -17,12 +17,17 @@ def feature_map(backbone: Backbone, x: Tensor) -> Tensor:
     other net the last map before pooling. Raises SpecError for a net without such a map.
     """
     if backbone.kind == "vit":
-        t = backbone.tokens(x)[:, backbone.net.num_prefix_tokens :]  # (B, h w, D)
-        return t.transpose(1, 2).reshape(x.shape[0], -1, *(size // backbone.patch for size in x.shape[-2:]))
+        return patch_grid(backbone, backbone.tokens(x), x)
     out: Tensor = backbone.net.forward_features(x)
     if out.ndim != 4:
         raise SpecError(f"{type(backbone.net).__name__} has no map of features", "take a ViT, ResNet or ConvNeXt")
     return out
+
+
+def patch_grid(backbone: Backbone, tokens: Tensor, x: Tensor) -> Tensor:
+    """The patches among a ViT's ``tokens`` (B, N, D) of images ``x``, each in its place: (B, D, rows, columns)."""
+    patches = tokens[:, backbone.net.num_prefix_tokens :].transpose(1, 2)  # (B, D, h w)
+    return patches.reshape(*patches.shape[:2], *(size // backbone.patch for size in x.shape[-2:]))
 
 
 def activation(backbone: Backbone, x: Tensor) -> Tensor:
