@@ -21,21 +21,30 @@ def replacing(path: Path, size: int) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        put(partial, path)
     except OSError as e:
-        full = e.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-        hint = f"{size >> 20} MiB are needed" if full else "see its permissions"
-        raise MachineError(f"cannot write {path}: {e.strerror}", hint) from e
+        raise refused(path, e, f"{size >> 20} MiB are needed") from e
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def put(whole: Path, path: Path) -> None:
+    """The finished file ``whole``, in the same folder, becomes ``path``: file and folder are flushed to disk."""
+    with whole.open("rb") as file:
+        os.fsync(file.fileno())
+    whole.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def refused(path: Path, e: OSError, when_full: str) -> MachineError:
+    """What to tell of a disk that does not take ``path``; ``when_full`` is the hint where there is no room."""
+    full = e.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    return MachineError(f"cannot write {path}: {e.strerror}", when_full if full else "see its permissions")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

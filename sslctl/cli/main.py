@@ -19,8 +19,11 @@ from . import output
 from .attn_map import attn_map
 from .bench import bench
 from .compare import compare
+from .embed import embed
 from .export import export
 from .finetune import finetune
+from .import_ import import_
+from .inspect_ import inspect_
 from .knn import knn
 from .linear_eval import linear_eval
 from .methods import methods
@@ -111,10 +114,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "linear-eval": linear_eval,
     "finetune": finetune,
     "compare": compare,
+    "embed": embed,
     "bench": bench,
     "report": report,
     "attn-map": attn_map,
     "export": export,
+    "import": import_,
+    "inspect": inspect_,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name)(guard(_command))

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,7 @@ from ..errors import MachineError
 from ..files import replacing
 from ..views.evaluation import EvalTransform
 from .features import Features, extract, with_labels
+from .stream import How
 
 SCHEMA = 1  # raise it when the same key would give other features
 FOLDER = "features"
@@ -117,35 +118,24 @@ def take_features(
     source: Source,
     transform: EvalTransform,
     *,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    dtype: torch.dtype,
     kind: str = "pooled",
     starting: Callable[[], None] = lambda: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    **how: Unpack[How],
 ) -> Taken:
     """The features of ``source`` from ``net``, which is ``identity`` (JSON): those in the cache, or else by a pass.
 
     A pass leaves them in the cache, where there is one; ``starting`` is called before it. On several processes the
     cache serves where all of them see the file, and the first one alone writes.
     """
+    device, dtype = how.get("device") or torch.device("cpu"), how.get("dtype", torch.float32)
     key = "" if cache is None else cache_key(identity, source, transform, device, dtype, kind)
     found = None if cache is None else cache.load(key, source)
     there = all(distributed.collect(found is not None))
     if there and found is not None:
         return Taken(found, True)
     starting()
-    found = extract(
-        net,
-        source,
-        transform,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        dtype=dtype,
-        progress=progress,
-    )
+    found = extract(net, source, transform, progress=progress, **how)
     unkept = ""
     if cache is not None and distributed.rank() == 0:
         try:

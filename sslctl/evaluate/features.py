@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from ..data.source import NO_LABELS, Source
 from ..data.unreadable import nothing_readable
 from ..errors import DataError
 from ..views.evaluation import EvalTransform
-from .stream import Unreadable, stream
+from .stream import How, Unreadable, stream
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,8 @@ def extract(
     source: Source,
     transform: EvalTransform,
     *,
-    batch_size: int = 256,
-    workers: int = 0,
-    device: torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    **how: Unpack[How],
 ) -> Features:
     """Features of all readable images of ``source`` from ``encoder``: (B, 3, S, S) -> (B, d), held in memory.
 
@@ -55,8 +53,7 @@ def extract(
     index: list[int] = []
     skipped: Unreadable = []
     found: list[Tensor] = []
-    chunks = stream(encoder, source, transform, batch_size=batch_size, workers=workers, device=device, dtype=dtype)
-    for chunk in chunks:
+    for chunk in stream(encoder, source, transform, **how):
         if chunk.positions:
             found.append(chunk.x)
         index += chunk.positions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from .. import distributed
 from ..backbones import Backbone
 from ..data.decode import BadImage
-from ..data.loader import start_worker
 from ..data.source import Source
+from ..data.workers import start_worker
 from ..errors import CheckpointError
 from ..views.evaluation import EvalTransform
 
@@ -28,6 +28,15 @@ class Chunk(NamedTuple):
     positions: list[int]
     x: Tensor  # float32 (b, ...), on the CPU
     bad: Unreadable
+
+
+class How(TypedDict, total=False):
+    """How a pass is made, by the names and with the defaults of ``stream``, for what hands it on."""
+
+    batch_size: int
+    workers: int
+    device: torch.device | None
+    dtype: torch.dtype
 
 
 class _Part(NamedTuple):
@@ -49,7 +58,7 @@ def stream(
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     start: int = 0,
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, None, None]:
     """Features of ``source`` from image ``start`` on, in order: ``encoder`` takes (B, 3, S, S) and gives (B, ...).
 
     Runs in eval mode without gradients, under autocast where ``dtype`` is not float32, and leaves the encoder as it
