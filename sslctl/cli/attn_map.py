@@ -1,28 +1,35 @@
-"""``sslctl attn-map``: where a ViT looks, as pictures."""
+"""``sslctl attn-map``: where a network looks, as pictures, and how well that finds the objects."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import DataError, Exit
 from . import output
 from .evaluating import progress
+from .looking import list_failed, open_images
 from .opening import open_model
 from .options import Device, Json, Model
-
-if TYPE_CHECKING:
-    from ..data import Source
+from .scoring_maps import describe, score_masks
 
 
 def attn_map(
     model: Model,
     images: Annotated[
-        str, typer.Argument(metavar="IMAGES", help="An image, or what --data takes.", show_default=False)
+        str, typer.Argument(metavar="IMAGES", help="An image, a film, or what --data takes.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("maps"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the pictures: maps, or none with --masks.", show_default=False),
+    ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="attention or rollout (ViT), grad-cam (CNN), activation; auto: attention of a ViT, grad-cam of a CNN."
+        ),
+    ] = "auto",
     block: Annotated[int, typer.Option(help="Which block's attention; -1 is the last.")] = -1,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Share of the mass that a mask keeps.")] = 0.6,
     size: Annotated[
@@ -31,12 +38,21 @@ def attn_map(
             min=8, max=4096, help="Side in px of the area to resize to; by default as trained.", show_default=False
         ),
     ] = None,
+    pictures: Annotated[
+        str, typer.Option(help="Which to write, of heads, masks, mean, union, overlay, sheet.")
+    ] = "heads,masks,mean,union,overlay,sheet",
+    npy: Annotated[bool, typer.Option("--npy", help="Write the numbers too: maps x rows x columns, as .npy.")] = False,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder of true masks named as the images: score the maps by them.", show_default=False),
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Paint what a ViT attends to.
+    """Paint what a network looks at.
 
-    The attention of the [CLS] token over images of any size: each head, their mean, an overlay, a sheet.
+    The attention of a ViT's [CLS] token over images of any size, each head, their mean, masks, an overlay, a sheet; of
+    a convolutional net the places that make its embedding. With --masks, how well that finds the objects.
 
     Images that cannot be read are listed at the end, with exit code 3.
 
@@ -44,46 +60,40 @@ def attn_map(
 
       sslctl attn-map runs/dino-vit_tiny_patch16_224-photos-1a2b3c photo.jpg
 
-      sslctl attn-map last.safetensors photos/ --out maps/ --size 480 --threshold 0.5
+      sslctl attn-map last.safetensors photos/ --out maps/ --size 480 --threshold 0.5 --npy
+
+      sslctl attn-map timm:vit_small_patch16_224 holiday.mp4 --kind rollout
+
+      sslctl attn-map last.safetensors val/ --masks masks/
     """
     from ..machine import choose_device
-    from ..visualize.attention_png import write_maps
+    from ..visualize.attention import Look, choose_kind
+    from ..visualize.attention_png import parse_pictures, write_maps
+    from ..visualize.video import is_video, write_video
 
-    chosen = choose_device(device)
+    wanted = parse_pictures(pictures)
     encoder = open_model(model)
-    image = encoder.meta["image"]
-    source = _open(images)
-    output.note(f"attention of {encoder.spec.backbone.arch} over {len(source)} images, into {out}")
-    written, failed = write_maps(
-        encoder.backbone.to(chosen),
-        source,
-        out,
-        image["mean"],
-        image["std"],
-        size=size or image["size"],
-        block=block,
-        share=threshold,
-        progress=progress(),
-    )
-    for entry in failed:
-        output.warn(f"{entry['image']}: {entry['reason']}")
-    result = {"out": str(out), "images": written, "failed": failed, "block": block, "threshold": threshold}
-    output.emit(result, as_json, "\n".join(entry["files"][-1] for entry in written))
-    if failed:
-        output.warn(f"{len(failed)} of {len(source)} images cannot be read")
-        raise typer.Exit(int(Exit.DATA))
-
-
-def _open(images: str) -> Source:
-    """One image file as a set of its own; otherwise what ``--data`` takes."""
-    from ..data import open_source
-    from ..data.decode import EXTENSIONS
-    from ..data.source import FileSource
-
-    path = Path(images).expanduser()
-    if path.is_file() and path.suffix.lower() in EXTENSIONS:
-        return FileSource(path.name, str(path.parent), [path.name])
-    source = open_source(images)
-    if len(source) == 0:
-        raise DataError(f"{images}: holds no images")
-    return source
+    backbone, image = encoder.backbone.to(choose_device(device)), encoder.meta["image"]
+    look = Look(choose_kind(backbone, kind), size or image["size"], image["mean"], image["std"], block, threshold)
+    result: dict[str, Any] = {"arch": encoder.spec.backbone.arch, "kind": look.kind, "block": block}
+    result |= {"threshold": threshold, "area": look.size}
+    target = Path("maps") if out is None else out
+    if is_video(Path(images)):
+        output.note(f"{look.kind} of {result['arch']} over the frames of {images}, into {target}")
+        result |= {"out": str(target), **write_video(backbone, Path(images), target, look, progress())}
+        output.emit(result, as_json, result["files"][0] if len(result["files"]) == 1 else str(target))
+        return
+    source = open_images(images)
+    text: list[str] = []
+    failed: list[dict[str, str]] = []
+    if masks is not None:
+        scores, failed = score_masks(encoder, source, masks, look)
+        result |= scores
+        text.append(describe(scores))
+    if masks is None or out is not None:
+        output.note(f"{look.kind} of {result['arch']} over {len(source)} images, into {target}")
+        written, failed = write_maps(backbone, source, target, look, pictures=wanted, raw=npy, progress=progress())
+        result |= {"out": str(target), "images": written}
+        text += [entry["files"][-1] for entry in written if entry["files"]]
+    output.emit(result | {"failed": failed}, as_json, "\n".join(text))
+    list_failed(failed, len(source))

@@ -26,6 +26,11 @@ def colour(values: NDArray[np.floating], name: str = "inferno") -> Picture:
     return np.rint(255 * rgba[..., :3]).astype(np.uint8)
 
 
+def black_white(keep: NDArray[np.bool_]) -> Picture:
+    """A mask (h, w) as a picture: white where it holds."""
+    return np.repeat(255 * keep[..., None].astype(np.uint8), 3, 2)
+
+
 def blend(image: Picture, over: Picture, weight: float = 0.6) -> Picture:
     return np.rint((1 - weight) * image + weight * over).astype(np.uint8)
 
@@ -33,6 +38,24 @@ def blend(image: Picture, over: Picture, weight: float = 0.6) -> Picture:
 def dim(image: Picture, keep: NDArray[np.bool_], light: float = 0.25) -> Picture:
     """``image`` as it is where ``keep`` (h, w) holds, dark elsewhere."""
     return np.where(keep[..., None], image, (light * image).astype(np.uint8))
+
+
+def fit(picture: Picture, side: int, ground: int = 255) -> Picture:
+    """``picture`` within a square of ``side`` px, its aspect kept, the rest in the grey level ``ground``."""
+    inside = Image.fromarray(picture)
+    factor = side / max(inside.size)
+    width, height = (max(1, round(factor * length)) for length in inside.size)
+    resample = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
+    page = Image.new("RGB", (side, side), (ground,) * 3)
+    page.paste(inside.resize((width, height), resample), ((side - width) // 2, (side - height) // 2))
+    return np.array(page)
+
+
+def frame(picture: Picture, rgb: tuple[int, int, int], width: int = 2) -> Picture:
+    """``picture`` with its outermost ``width`` px in one colour."""
+    framed = np.full_like(picture, rgb)
+    framed[width:-width, width:-width] = picture[width:-width, width:-width]
+    return framed
 
 
 def sheet(tiles: Sequence[tuple[str, Picture]], columns: int) -> Picture:

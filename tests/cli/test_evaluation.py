@@ -1,54 +1,13 @@
-"""knn, linear-eval, attn-map and export from the command line: on a run alone, JSON, gates, exit codes."""
+"""knn, linear-eval and export from the command line: on a run alone, JSON, gates, exit codes."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from typer.testing import CliRunner, Result
 
-from sslctl.cli.main import app
-
-COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
-
-
-def call(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def result(*words: object) -> dict[str, Any]:
-    done = call(*words, "--json")
-    assert done.exit_code == 0, done.output
-    assert len(done.stdout.splitlines()) == 1
-    found = json.loads(done.stdout)
-    assert isinstance(found, dict)
-    return found
-
-
-def write_images(folder: Path, classes: list[str], count: int) -> Path:
-    rng = np.random.default_rng(len(classes) * count)
-    for name in classes:
-        (folder / name).mkdir(parents=True)
-        for i in range(count):
-            noise = rng.normal(0, 25, (24, 32, 3)) + COLOURS[name]
-            Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / name / f"{i}.png")
-    return folder
-
-
-def pretrain(data: Path, out: Path, method: str, arch: str, **args: object) -> Path:
-    sets = [f"--set=backbone.args={json.dumps(args)}", "--set=run.threads=1", "--workers=0", "--seed=1"]
-    if method == "dino":
-        sets += ["--set=method.prototypes=16", "--set=method.hidden=8", "--set=method.bottleneck=8"]
-    done = call(
-        "pretrain", f"--data={data}", f"--method={method}", f"--arch={arch}", "--multi-crop=2x32", "--steps=2",
-        "--batch-size=8", f"--out={out}", *sets
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
-    return out
+from .calling import COLOURS, call, result, tiny_resnet, tiny_vit, write_images
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +17,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def resnet(images: Path) -> Path:
-    tiny = {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]}
-    return pretrain(images, images.parent / "resnet", "simclr", "resnet18", **tiny)
+    return tiny_resnet(images, images.parent / "resnet")
 
 
 @pytest.fixture(scope="module")
 def vit(images: Path) -> Path:
-    tiny = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
-    return pretrain(images, images.parent / "vit", "dino", "vit_tiny_patch16_224", **tiny)
+    return tiny_vit(images, images.parent / "vit")
 
 
 def test_knn_of_a_run_needs_nothing_but_the_run(resnet: Path) -> None:
@@ -134,30 +91,6 @@ def test_usage_errors_name_the_value(resnet: Path, vit: Path, tmp_path: Path) ->
         assert done.exit_code in (2, 3) and message in done.stderr, done.stderr
         assert done.stdout == ""
     assert call("knn", tmp_path).exit_code == 4
-
-
-def test_attn_map_paints_what_it_can_read_and_exits_with_3_for_the_rest(
-    vit: Path, images: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "in").mkdir()
-    for name in ("a", "b"):
-        (tmp_path / "in" / f"{name}.png").write_bytes((images / "red" / "0.png").read_bytes())
-    found = result("attn-map", vit, tmp_path / "in" / "a.png", "--out", tmp_path / "one", "--size", "64")
-    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == [
-        f"a_{kind}.png" for kind in ("head0", "head1", "mean", "overlay", "sheet")
-    ]
-    assert found["images"][0]["grid"] == [7, 10]  # 24x32 in the area of 64x64, 8 px a patch
-    (tmp_path / "in" / "c.png").write_bytes(b"\x89PNG")
-    done = call("attn-map", vit, tmp_path / "in", "--out", tmp_path / "all", "--json")
-    manifest = json.loads(done.stdout)
-    assert done.exit_code == 3
-    assert [Path(entry["image"]).name for entry in manifest["images"]] == ["a.png", "b.png"]
-    assert [Path(entry["image"]).name for entry in manifest["failed"]] == ["c.png"] and "c.png" in done.stderr
-
-
-def test_attention_of_a_resnet_is_refused(resnet: Path, images: Path, tmp_path: Path) -> None:
-    done = call("attn-map", resnet, images, "--out", tmp_path / "maps")
-    assert done.exit_code == 2 and "need a ViT" in done.stderr and not (tmp_path / "maps").exists()
 
 
 def test_export_says_how_to_load_it(vit: Path, tmp_path: Path) -> None:

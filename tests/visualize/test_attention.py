@@ -16,13 +16,17 @@ from sslctl.backbones import Backbone, attention, build_backbone
 from sslctl.data.source import ArraySource, FileSource
 from sslctl.errors import SpecError
 from sslctl.spec import BackboneSpec
-from sslctl.visualize.attention import attention_maps, fit_area, mass_mask, upsample
-from sslctl.visualize.attention_png import output_names, write_maps
-from sslctl.visualize.paint import blend, colour, dim, sheet
+from sslctl.visualize.attention import Look, attention_maps, choose_kind, fit_area, mass_mask, upsample
+from sslctl.visualize.attention_png import PICTURES, output_names, parse_pictures, write_maps
+from sslctl.visualize.paint import black_white, blend, colour, dim, fit, frame, sheet
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 RNG = np.random.default_rng(0)
+
+
+def looking(size: int, kind: str = "attention", block: int = -1, share: float = 0.6) -> Look:
+    return Look(kind, size, MEAN, STD, block, share)
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +45,16 @@ def vit() -> Backbone:
     return net.eval()
 
 
-def test_maps_and_masks_are_those_of_dino(golden: dict[str, Tensor]) -> None:
+def dino_vit(golden: dict[str, Tensor]) -> Backbone:
     net = VisionTransformer(
         img_size=32, patch_size=8, embed_dim=16, depth=3, num_heads=2, mlp_ratio=2, num_classes=0, dynamic_img_size=True
     ).double()
     net.load_state_dict({k.removeprefix("state/"): v for k, v in golden.items() if k.startswith("state/")})
-    maps = attention(Backbone(net, 32, position="dino").eval(), golden["attn_map/x"])[0]
+    return Backbone(net, 32, position="dino").eval()
+
+
+def test_maps_and_masks_are_those_of_dino(golden: dict[str, Tensor]) -> None:
+    maps = attention(dino_vit(golden), golden["attn_map/x"])[0]
     torch.testing.assert_close(upsample(maps, 8), golden["attn_map/heatmaps"], rtol=1e-9, atol=0)
     for share in (0.6, 0.9):
         assert torch.equal(upsample(mass_mask(maps, share), 8).float(), golden[f"attn_map/mask_{share}"])
@@ -73,7 +81,7 @@ def test_an_image_keeps_its_aspect_and_its_area_that_of_the_network(height: int,
 
 def test_the_map_lies_where_the_network_looks(vit: Backbone) -> None:
     image = RNG.integers(0, 256, (30, 52, 3), dtype=np.uint8)
-    maps = attention_maps(vit, image, MEAN, STD, size=40)
+    maps = attention_maps(vit, image, looking(40))
     h, w = maps.image.shape[:2]
     assert maps.grid == (-(-h // 8), -(-w // 8))
     assert maps.heads.shape == maps.masks.shape == (2, h, w)
@@ -84,8 +92,24 @@ def test_the_map_lies_where_the_network_looks(vit: Backbone) -> None:
         for c in range(maps.grid[1]):
             patch = maps.heads[:, 8 * r : 8 * r + 8, 8 * c : 8 * c + 8]
             torch.testing.assert_close(patch, grid[:, r, c, None, None].expand_as(patch), rtol=1e-5, atol=1e-7)
-    earlier = attention_maps(vit, image, MEAN, STD, size=40, block=0)
+    earlier = attention_maps(vit, image, looking(40, block=0))
     assert not torch.allclose(earlier.heads, maps.heads)
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (288, 128)])
+def test_an_image_of_the_right_area_gives_the_authors_maps_pixel_for_pixel(height: int, width: int) -> None:
+    """facebookresearch/dino on the same pixels, up to what float32 pixels lose; masks exactly."""
+    weights, expected = load_file(GOLDEN / "dino_vit.safetensors"), load_file(GOLDEN / "dino_maps.safetensors")
+    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
+    image = ((3 * y + 5 * x * (c + 1) + y * x // 7) % 256).astype(np.uint8)
+    look = Look("attention", round((height * width) ** 0.5), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    maps = attention_maps(dino_vit(weights), image, look)
+    assert np.array_equal(maps.image, image)
+    name = f"{height}x{width}"
+    torch.testing.assert_close(maps.raw, expected[f"{name}/attention"].float(), rtol=2e-5, atol=0)
+    torch.testing.assert_close(maps.heads, upsample(maps.raw, 8), rtol=0, atol=0)
+    assert (maps.masks == upsample(expected[f"{name}/mask_0.6"].bool(), 8)).float().mean() > 0.999
+    assert torch.equal(maps.union, maps.masks[0] | maps.masks[1])
 
 
 def test_a_folder_becomes_pictures_and_broken_images_a_list(vit: Backbone, tmp_path: Path) -> None:
@@ -97,18 +121,33 @@ def test_a_folder_becomes_pictures_and_broken_images_a_list(vit: Backbone, tmp_p
     (tmp_path / "in" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     source = FileSource("in", str(tmp_path / "in"), names)
     out = tmp_path / "out"
-    written, failed = write_maps(vit, source, out, MEAN, STD, size=32)
+    heard: list[tuple[int, int]] = []
+    written, failed = write_maps(vit, source, out, looking(32), raw=True, progress=lambda i, n: heard.append((i, n)))
     assert [Path(f["image"]).name for f in failed] == ["bad.png"] and failed[0]["reason"]
-    kinds = ["head0", "head1", "mean", "overlay", "sheet"]
+    assert heard == [(i, 5) for i in range(1, 6)]
+    kinds = ["head0", "head1", "mask0", "mask1", "mean", "overlay", "sheet", "union"]
     stems = ["a.jpg", "a.png", "deep/b c", "wide"]
     files = sorted(str(p.relative_to(out)) for p in out.rglob("*.png"))
     assert files == sorted(f"{stem}_{kind}.png" for stem in stems for kind in kinds)
-    assert [len(entry["files"]) for entry in written] == [5] * 4
-    image = fit_area(source.read(0), 32)
-    with Image.open(out / "a.jpg_mean.png") as mean:
-        assert mean.size == (image.shape[2], image.shape[1])
-        expected = attention_maps(vit, source.read(0), MEAN, STD, size=32).heads.mean(0)
-        assert np.array_equal(np.asarray(mean), colour(expected.numpy()))
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*.npy")) == [f"{stem}.npy" for stem in stems]
+    assert [Path(f).exists() for entry in written for f in entry["files"]] == [True] * 36
+    expected = attention_maps(vit, source.read(0), looking(32))
+    height, width = expected.image.shape[:2]
+    assert (written[0]["size"], written[0]["grid"]) == ([height, width], list(expected.grid))
+    assert np.array_equal(np.load(out / "a.jpg.npy"), expected.raw.numpy())
+    for kind, painted in (("mean", colour(expected.mean.numpy())), ("mask1", black_white(expected.masks[1].numpy()))):
+        with Image.open(out / f"a.jpg_{kind}.png") as found:
+            assert np.array_equal(np.asarray(found), painted)
+
+
+def test_only_the_pictures_that_are_asked_for(vit: Backbone, tmp_path: Path) -> None:
+    source = ArraySource("two", RNG.integers(0, 256, (2, 24, 24, 3), dtype=np.uint8))
+    write_maps(vit, source, tmp_path, looking(24, "rollout"), pictures=parse_pictures("sheet, mean"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        f"two_{i}_{kind}.png" for i in "01" for kind in ("mean", "sheet")
+    ]
+    with pytest.raises(SpecError, match="did you mean 'overlay'"):
+        parse_pictures("sheet,overly")
 
 
 def test_output_names_stay_inside_and_differ(tmp_path: Path) -> None:
@@ -119,10 +158,23 @@ def test_output_names_stay_inside_and_differ(tmp_path: Path) -> None:
     assert output_names(array) == ["demo set_0", "demo set_1"]
 
 
-def test_a_convolutional_net_is_refused(tmp_path: Path) -> None:
-    net = build_backbone(BackboneSpec(arch="resnet18", args={"channels": [4, 4, 8, 8]}), 32)
+def test_a_convolutional_net_gives_a_saliency_of_the_same_shape(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = build_backbone(BackboneSpec(arch="resnet18", args={"channels": [4, 4, 8, 8]}), 32).eval()
     with pytest.raises(SpecError, match="need a ViT"):
-        attention_maps(net, np.zeros((32, 32, 3), np.uint8), MEAN, STD, size=32)
+        attention_maps(net, np.zeros((32, 32, 3), np.uint8), looking(32))
+    image = RNG.integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    maps = attention_maps(net, image, looking(64, choose_kind(net, "auto")))
+    height, width = maps.image.shape[:2]
+    assert maps.heads.shape == maps.masks.shape == (1, height, width)
+    assert maps.stride == 8 and maps.grid == (-(-height // 8), -(-width // 8))
+    files = write_maps(net, ArraySource("x", image[None]), tmp_path, looking(64, "activation"))[0][0]["files"]
+    assert [Path(f).name for f in files] == [f"x_0_{kind}.png" for kind in ("mean", "union", "overlay", "sheet")]
+    with pytest.raises(SpecError, match="not that of a block"):
+        attention_maps(net, image, looking(64, "grad-cam", block=2))
+    with pytest.raises(SpecError, match="--kind 'atention'"):
+        choose_kind(net, "atention")
+    assert set(PICTURES) > {"heads", "masks"}
 
 
 def test_colours_overlays_and_sheets() -> None:
@@ -138,3 +190,7 @@ def test_colours_overlays_and_sheets() -> None:
     page = sheet([("a", image), ("b", painted), ("c", image)], 2)
     assert page.shape == (2 * (3 + 4 + 14) + 4, 2 * (4 + 4) + 4, 3)
     assert np.array_equal(page[18:21, 12:16], painted)
+    inside = fit(image, 8)
+    assert inside.shape == (8, 8, 3) and (inside[:1] == 255).all() and (inside[1:7] == 200).all()
+    framed = frame(np.full((6, 6, 3), 9, np.uint8), (1, 2, 3))
+    assert framed[1, 3].tolist() == [1, 2, 3] and (framed[2:4, 2:4] == 9).all()
