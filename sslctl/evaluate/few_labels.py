@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data.source import Source, printable
 from ..errors import DataError, SpecError
 from .features import Features
-from .score import Score
+from .score import Score, join
 
 Evaluate = Callable[[Features, Features], list[Score]]
 DRAWS = 5
@@ -137,6 +137,7 @@ def average(scores: list[Score], labels: str, seed: int, notes: tuple[str, ...] 
         top5=float(np.mean([s.top5 for s in scores])),
         protocol=dict(scores[0].protocol) | own,
         notes=every,
+        verdict=join([s.verdict for s in scores if s.verdict]),
     )
 
 

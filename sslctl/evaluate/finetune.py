@@ -31,7 +31,7 @@ from ..views.augment import Augment
 from ..views.evaluation import EvalTransform
 from ..views.recipe import ViewPlan, ViewSpec
 from .features import extract
-from .score import Score, ranks, score
+from .score import Score, judge, score
 
 POINTS = 50  # of the accuracy curve, at most
 
@@ -226,4 +226,4 @@ def _test(net: Classifier, task: Task, recipe: Recipe) -> Score:
     transform = EvalTransform(task.image["size"], task.image["mean"], task.image["std"])
     found = extract(net, task.test, transform, workers=task.workers, device=task.device, dtype=task.dtype)
     protocol = {"name": "finetune", "optimizer": "adamw", **asdict(recipe)}
-    return score(ranks(found.x, found.labels), len(task.train), len(task.train.classes), protocol)
+    return score(judge(found.x, found.labels), len(task.train), len(task.train.classes), protocol)

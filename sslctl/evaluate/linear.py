@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .features import Features, check_pair
-from .score import Score, ranks, score
+from .score import Score, join, judge, ranks, score
 
 L2 = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 WITHOUT_CHOICE = 1e-2  # where no image can be held out
@@ -53,7 +53,7 @@ def linear(train: Features, test: Features, l2s: Sequence[float] = L2, seed: int
     model, done = fit(train.x, train.labels, classes, l2, start)
     if not done:
         notes.append(f"L-BFGS used all its {ITERATIONS} iterations")
-    rank = torch.cat([ranks(model(part), own) for part, own in _parts(test.x, test.labels, classes)])
+    verdict = join([judge(model(part), own) for part, own in _parts(test.x, test.labels, classes)])
     protocol = {
         "name": "linear",
         "solver": "lbfgs",
@@ -62,7 +62,7 @@ def linear(train: Features, test: Features, l2s: Sequence[float] = L2, seed: int
         "held_out_top1": tried,
         "seed": seed,
     }
-    return score(rank, len(train.x), classes, protocol, notes=tuple(notes))
+    return score(verdict, len(train.x), classes, protocol, notes=tuple(notes))
 
 
 def choose_l2(

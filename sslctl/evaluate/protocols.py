@@ -19,7 +19,7 @@ from .features import Features, extract
 from .finetune import Task, crops, labelled_batches
 from .heads import Heads, Rule
 from .linear import split
-from .score import Score, ranks, score
+from .score import Score, judge, ranks, score
 from .stream import frozen
 
 HELD_OUT = 0.1  # of the training images, where there is something to choose
@@ -154,7 +154,7 @@ def evaluate(
     test = _extract(reader, task.test, task)
     parts = torch.split(reader.parts(test.x)[which], 1024)
     logits = torch.cat([heads[which](x.to(task.device))[rate].cpu() for x in parts])
-    return score(ranks(logits, test.labels), len(fit_part), len(task.train.classes), said), test
+    return score(judge(logits, test.labels), len(fit_part), len(task.train.classes), said), test
 
 
 def train(

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 Z95 = 1.959963984540054  # two-sided 95 % of a normal distribution
+RESAMPLES = 1000
+
+
+class Verdict(NamedTuple):
+    """What was said of each test image, in their order; of each draw of the labels in turn where there are several."""
+
+    rank: Tensor  # (n,) classes that came before the right one
+    said: Tensor  # (n,) the class that came first
+    label: Tensor  # (n,) the right one
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,8 @@ class Score:
     classes: int
     protocol: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    verdict: Verdict | None = field(default=None, repr=False, compare=False)
+    retrieval: Mapping[str, Any] | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -39,7 +51,7 @@ class Score:
             "n_test": self.n_test,
             "classes": self.classes,
             "protocol": dict(self.protocol),
-        }
+        } | ({} if self.retrieval is None else {"retrieval": dict(self.retrieval)})
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -58,13 +70,28 @@ def ranks(scores: Tensor, labels: Tensor) -> Tensor:
     return rank.masked_fill(scores.isnan().any(1), scores.shape[1])
 
 
+def judge(scores: Tensor, labels: Tensor) -> Verdict:
+    """What scores (n, C) say of images of classes ``labels`` (n,)."""
+    return Verdict(ranks(scores, labels), scores.argmax(1), labels)
+
+
+def join(verdicts: Sequence[Verdict]) -> Verdict:
+    """Verdicts on consecutive images as one."""
+    return Verdict(*(torch.cat(part) for part in zip(*verdicts, strict=True)))
+
+
 def score(
-    rank: Tensor, n_train: int, classes: int, protocol: Mapping[str, Any], first: int = 5, notes: tuple[str, ...] = ()
+    verdict: Verdict,
+    n_train: int,
+    classes: int,
+    protocol: Mapping[str, Any],
+    first: int = 5,
+    notes: tuple[str, ...] = (),
 ) -> Score:
-    """The score of right classes at these ``rank``s, (n,), counted from 0; top-5 looks at the ``first`` at most."""
-    n = len(rank)
-    top1, top5 = int((rank < 1).sum()) / n, int((rank < min(5, first)).sum()) / n
-    return Score(top1, top5, n_train, n, classes, protocol, notes)
+    """The score of a ``verdict``; top-5 looks at the ``first`` at most."""
+    n = len(verdict.rank)
+    top1, top5 = int((verdict.rank < 1).sum()) / n, int((verdict.rank < min(5, first)).sum()) / n
+    return Score(top1, top5, n_train, n, classes, protocol, notes, verdict)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -73,3 +100,11 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     middle = (share + z2 / 2) / (1 + z2)
     half = Z95 / (1 + z2) * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def bootstrap(values: Tensor, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean of ``values`` (n,): percentiles over RESAMPLES, drawn with ``seed``."""
+    rng, held = np.random.default_rng(seed), values.double().numpy()
+    means = [held[rng.integers(len(held), size=len(held))].mean() for _ in range(RESAMPLES)]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, confusion_matrix
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from sslctl.errors import DataError, SpecError
+from sslctl.evaluate.detail import confused, confusion, mean_per_class, per_class
 from sslctl.evaluate.features import Features
-from sslctl.evaluate.knn import _largest, knn, neighbours, vote
+from sslctl.evaluate.knn import knn, vote
+from sslctl.evaluate.neighbours import neighbours
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 KS = [1, 3, 10, 20, 100, 200]
@@ -39,8 +42,7 @@ def golden() -> dict[str, Tensor]:
 @pytest.mark.parametrize("k", KS)
 def test_votes_are_those_of_the_reference(golden: dict[str, Tensor], k: int) -> None:
     train, test = golden["train_features"], golden["test_features"]
-    parts = list(neighbours(train, test, max(KS), budget=70 * len(train) * 8))
-    assert [len(s) for s, _ in parts] == [70, 70, 70, 40]
+    parts = list(neighbours(train, test, max(KS)))
     similarity, index = (torch.cat(part) for part in zip(*parts, strict=True))
     votes = vote(similarity[:, :k], golden["train_labels"][index[:, :k]], 10, 0.07)
     scaled = votes * (similarity[:, :1] / 0.07).exp()  # ours are relative to the nearest neighbour
@@ -94,13 +96,63 @@ def test_few_images_few_classes_and_a_k_above_them() -> None:
     assert score.top5 == 1.0  # two classes: both are among the first five
 
 
-@pytest.mark.parametrize("n", [64, 5000, 6401])
-def test_search_by_blocks_finds_the_largest(n: int) -> None:
-    x = torch.randn(5, n, generator=torch.Generator().manual_seed(n))
-    values, index = _largest(x, 20)
-    expected = x.topk(20, 1)
-    torch.testing.assert_close(values, expected.values, rtol=0, atol=0)
-    torch.testing.assert_close(x.gather(1, index), expected.values, rtol=0, atol=0)
+def test_leave_one_out_tests_each_image_on_all_others() -> None:
+    whole = clustered(120, 6, 0, 2.0)
+    whole.labels[:] = torch.where(whole.labels == 5, 4, whole.labels)
+    whole.labels[7] = 5  # the only one of its class
+    k10, k500 = knn(whole, whole, [10, 500], [0.1])
+    others = [whole.take(torch.arange(120)[torch.arange(120) != i]) for i in range(120)]
+    expected = [knn(rest, whole.take(torch.tensor([i])), [10], [0.1])[0].top1 for i, rest in enumerate(others)]
+    assert 0.3 < k10.top1 < 0.95
+    assert k10.top1 == pytest.approx(sum(expected) / 120) and expected[7] == 0.0
+    assert (k10.n_train, k10.n_test, k10.protocol["leave_one_out"], k500.protocol["k"]) == (119, 120, True, 119)
+    assert "1 classes have a single image" in k10.notes[1]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_average_precision_is_that_of_scikit_learn_and_recall_that_of_a_loop(alone: bool) -> None:
+    train = clustered(300, 7, 0, 2.0)
+    test = train if alone else clustered(80, 7, 1, 2.0)
+    train.x[5], train.labels[5] = train.x[6], train.labels[6]  # equal similarities
+    for budget in (1, 1 << 26):
+        found = knn(train, test, [3], [0.07], budget, retrieval=True)[0].retrieval
+        assert found is not None
+        similarity = torch.nn.functional.normalize(test.x, dim=1) @ torch.nn.functional.normalize(train.x, dim=1).T
+        precision, recall = [], []
+        for i, row in enumerate(similarity):
+            keep = torch.arange(300) != (i if alone else -1)
+            same = (train.labels == test.labels[i])[keep]
+            precision.append(average_precision_score(same, row[keep]))
+            recall.append([bool(same[row[keep].topk(k)[1]].any()) for k in (1, 5, 10)])
+        assert found["map"] == pytest.approx(np.mean(precision), abs=1e-6)
+        assert list(found["recall"].values()) == pytest.approx(np.mean(recall, 0))
+        assert found["map_interval"][0] < found["map"] < found["map_interval"][1]
+        assert found["queries"] == len(test.x)
+
+
+def test_retrieval_leaves_out_images_that_have_nothing_to_find() -> None:
+    train, test = clustered(50, 4, 0), clustered(30, 4, 1)
+    train = train.take((train.labels != 2).nonzero().flatten())
+    s = knn(train, test, [3], [0.07], retrieval=True)[0]
+    absent = int((test.labels == 2).sum())
+    assert s.retrieval is not None and s.retrieval["queries"] == 30 - absent and absent > 0
+    assert f"leaves out {absent} images" in s.notes[-1]
+
+
+def test_classes_and_confusions_are_those_of_scikit_learn() -> None:
+    train, test = clustered(300, 7, 0, 2.0), clustered(90, 7, 1, 2.0)
+    s = knn(train, test, [15], [0.5])[0]
+    assert s.verdict is not None
+    counts = confusion(s)
+    assert counts.tolist() == confusion_matrix(s.verdict.label, s.verdict.said).tolist()
+    rows = per_class(s, test.classes)
+    assert sum(row["images"] * row["top1"] for row in rows) / 90 == pytest.approx(s.top1)
+    assert mean_per_class(rows) == pytest.approx(balanced_accuracy_score(s.verdict.label, s.verdict.said))
+    assert all(row["interval"][0] <= row["top1"] <= row["interval"][1] for row in rows)
+    worst = confused(counts, 3)
+    off = counts.clone().fill_diagonal_(0)
+    assert [n for *_, n in worst] == off.flatten().sort(descending=True)[0][:3].tolist()
+    assert all(counts[a, b] == n and a != b for a, b, n in worst)
 
 
 def test_what_is_no_experiment_is_refused() -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from sslctl.evaluate.score import Score, ranks, score, wilson
+from sslctl.evaluate.score import Score, Verdict, bootstrap, ranks, score, wilson
 
 
 def test_wilson_interval_is_that_of_the_tables() -> None:
@@ -30,11 +30,20 @@ def test_scores_that_are_not_numbers_are_wrong() -> None:
 
 
 def test_a_score_says_its_protocol_and_its_uncertainty() -> None:
-    s = score(torch.tensor([0, 0, 3, 5]), 100, 10, {"name": "knn", "k": 20})
+    verdict = Verdict(torch.tensor([0, 0, 3, 5]), torch.tensor([4, 5, 6, 7]), torch.tensor([4, 5, 0, 0]))
+    s = score(verdict, 100, 10, {"name": "knn", "k": 20})
     assert (s.top1, s.top5, s.n_test) == (0.5, 0.75, 4)
-    assert score(torch.tensor([0, 0, 3, 5]), 100, 10, {}, first=3).top5 == 0.5
+    assert score(verdict, 100, 10, {}, first=3).top5 == 0.5
     data = json.loads(json.dumps(s.as_dict()))
     assert data["interval"] == pytest.approx(list(wilson(0.5, 4)))
     assert data["protocol"] == {"name": "knn", "k": 20}
     assert str(s) == "top-1 50.0 % (15.0 to 85.0), top-5 75.0 %"
     assert isinstance(s, Score)
+
+
+def test_the_interval_of_a_mean_is_about_two_standard_errors() -> None:
+    values = torch.rand(2000, generator=torch.Generator().manual_seed(0))
+    low, high = bootstrap(values)
+    error = 1.96 * float(values.std()) / 2000**0.5
+    assert (low, high) == pytest.approx((float(values.mean()) - error, float(values.mean()) + error), abs=0.1 * error)
+    assert bootstrap(values) == (low, high) != bootstrap(values, 1)

@@ -1,0 +1,44 @@
+"""Where an encoder errs: accuracy class by class, and which class is taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .score import Score, wilson
+
+
+def confusion(score: Score) -> Tensor:
+    """(C, C) test images of the class of a row that were taken for the class of a column; of all draws together."""
+    assert score.verdict is not None
+    c, pairs = score.classes, score.verdict.label * score.classes + score.verdict.said
+    return torch.bincount(pairs, minlength=c * c).view(c, c)
+
+
+def per_class(score: Score, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """For each class: its test images, top-1 among them and its 95 % interval; None where there is no image."""
+    counts = confusion(score)
+    draws = int(score.protocol.get("draws", 1))
+    rows = []
+    for name, right, n in zip(classes, counts.diagonal().tolist(), counts.sum(1).tolist(), strict=True):
+        share = right / n if n else None
+        interval = None if share is None else list(wilson(share, n // draws))
+        rows.append({"class": name, "images": n // draws, "top1": share, "interval": interval})
+    return rows
+
+
+def mean_per_class(rows: Sequence[dict[str, Any]]) -> float:
+    """The mean of the classes' top-1: rare classes count as much as common ones."""
+    shares = [row["top1"] for row in rows if row["top1"] is not None]
+    return float(sum(shares) / len(shares))
+
+
+def confused(counts: Tensor, most: int) -> list[tuple[int, int, int]]:
+    """The ``most`` frequent mistakes: class, class it was taken for, how often."""
+    wrong = counts.clone().fill_diagonal_(0)
+    often, at = wrong.flatten().sort(descending=True, stable=True)
+    found = zip(often[:most].tolist(), at[:most].tolist(), strict=True)
+    return [(*divmod(pair, len(wrong)), n) for n, pair in found if n]
