@@ -68,7 +68,7 @@ class Progress:
 
         word = str(line["health"]).split(" ")[0]
         health = Text(str(line["health"]), {"learning": "green", "collapsed": "bold red"}.get(word, "yellow"))
-        return Group(self._bar, figures(line), f"loss {sparkline(self._losses)} {line['loss']:.4f}", health)
+        return Group(self._bar, figures(line), Text(f"loss {sparkline(self._losses)} {line['loss']:.4f}"), health)
 
     def _resumed(self, line: dict[str, Any]) -> None:
         self._first = line["resumed"]

@@ -186,6 +186,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     assert "Traceback" not in result.stderr
     for path in (tmp_path / "run" / "checkpoints").glob("*.safetensors"):
         checkpoint.read(path)  # whole, and its weights were finite
+    assert "diverged after" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_max_time_saves_and_stops_with_75(pictures, tmp_path):
@@ -193,6 +194,7 @@ def test_max_time_saves_and_stops_with_75(pictures, tmp_path):
     stopped = call("pretrain", "--spec", spec, "--out", tmp_path / "run", "--max-time", "0.00001")
     assert stopped.exit_code == 75
     assert "stopped at step 1 of 6" in stopped.stderr
+    assert "stopped after 1 of 6 steps" in (tmp_path / "run" / "report.html").read_text()
     assert call("pretrain", "--spec", spec, "--out", tmp_path / "run").exit_code == 0
 
 
