@@ -30,26 +30,30 @@ DIVERGED_HINT = "the last good checkpoint stands; go on from it with a lower --l
 Meta = dict[str, Any]
 
 
-def save(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer, meta: Meta) -> None:
-    """Write the run's state to ``path``: under a temporary name, flushed to disk, then renamed.
+def snapshot(method: Method[Any], optimizer: torch.optim.Optimizer, meta: Meta) -> tuple[dict[str, Tensor], Meta]:
+    """A copy of the run's state, tensors and what to say beside them, which training on does not change.
 
-    ``meta`` (with the step) is what to say beside the tensors; schema, encoder prefix, versions, sha256 are added.
-    Raises DivergedError where a value is not finite, MachineError where the disk refuses.
+    ``meta`` (with the step) is completed by schema, encoder prefix and versions. Raises DivergedError where a value is
+    not finite.
     """
-    tensors = {METHOD + name: _plain(value) for name, value in method.state_dict().items()}
+    tensors = {METHOD + name: _copied(value) for name, value in method.state_dict().items()}
     for name, state in _optimizer_state(optimizer):
-        tensors |= {f"{OPTIMIZER}{name}.{key}": _plain(value) for key, value in state.items()}
+        tensors |= {f"{OPTIMIZER}{name}.{key}": _copied(value) for key, value in state.items()}
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise DivergedError(
                 f"step {meta['step']} is not saved: {name} holds values that are not finite", DIVERGED_HINT
             )
-    meta = meta | {
-        "schema": SCHEMA,
-        "encoder": _encoder_prefix(method),
-        "versions": {"sslctl": __version__, "torch": torch.__version__},
-        "sha256": digest(tensors),
-    }
+    versions = {"sslctl": __version__, "torch": torch.__version__}
+    return tensors, meta | {"schema": SCHEMA, "encoder": _encoder_prefix(method), "versions": versions}
+
+
+def write(path: Path, tensors: dict[str, Tensor], meta: Meta) -> None:
+    """Put ``tensors`` and ``meta``, with the sha256 of the tensors, into the file ``path``: whole, or not at all.
+
+    Raises MachineError where the disk refuses.
+    """
+    meta = meta | {"sha256": digest(tensors)}
     write_atomically(path, serialize(tensors, {"format": "pt", "sslctl": json.dumps(meta, allow_nan=False)}))
 
 
@@ -60,6 +64,9 @@ def restore(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer) -
     CheckpointError names what is missing or left over.
     """
     meta, tensors = read(path)
+    if "imported" in meta:
+        hint = "score it (sslctl knn), or train it with labels (sslctl finetune)"
+        raise CheckpointError(f"{path}: an imported encoder: no run that could go on", hint)
     own = method.state_dict()
     held = {k.removeprefix(METHOD): v for k, v in tensors.items() if k.startswith(METHOD)}
     refuse_mismatch(path, own, held)
@@ -208,8 +215,8 @@ def _meta_of(path: Path, file: Any) -> Meta:
     return dict(meta)
 
 
-def _plain(value: Tensor) -> Tensor:
-    return value.detach().cpu().contiguous()
+def _copied(value: Tensor) -> Tensor:
+    return torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
 
 
 def _like(value: Tensor, p: Tensor) -> Tensor:

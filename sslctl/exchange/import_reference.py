@@ -95,7 +95,9 @@ def vit(s: State, x: Tensor, heads: int, block: Callable[[int], str] = "blocks.{
             y = linear(F.gelu(linear(y, f"{at}mlp.fc1")), f"{at}mlp.fc2")
         t = t + y * s.get(f"{at}ls2.gamma", torch.ones(1)).float()
         depth += 1
-    return norm(t, "norm")[:, 0]
+    if "cls_token" in s:
+        return norm(t, "norm")[:, 0]
+    return norm(t.mean(1), "fc_norm") if "fc_norm.weight" in s else norm(t, "norm").mean(1)
 
 
 def _same(x: Tensor, size: int, stride: int, value: float) -> Tensor:

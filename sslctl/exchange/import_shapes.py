@@ -37,6 +37,7 @@ SIZES = {  # width, depth, heads
     "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16),
     "huge": (1280, 32, 16), "giant": (1536, 40, 24),
 }  # fmt: skip
+HEADS = {1408: 16, 1664: 16}  # of timm's ViT-g and ViT-G, which are else not known here
 DEPTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 40, 48)
 
 
@@ -76,7 +77,7 @@ def resnet_spec(state: State, padding: Literal["same", "solo"] | None) -> tuple[
 def vit_spec(state: State, heads: int | None, position: str, depth: int | None) -> tuple[BackboneSpec, int]:
     """The spec of a ViT and the side in px of its own grid of positions.
 
-    ``heads`` where they are not the width / 64: they do not show in any shape. ``depth`` says that this many blocks are
+    ``heads`` where they are not the usual of this width: they show in no shape. ``depth`` says that so many blocks are
     all; otherwise a number of blocks that looks like what a cut file leaves is refused. Raises CheckpointError.
     """
     projection = _shape(state, "patch_embed.proj.weight", 4)
@@ -85,7 +86,7 @@ def vit_spec(state: State, heads: int | None, position: str, depth: int | None) 
         raise CheckpointError(f"patch_embed.proj.weight has the shape {projection}: not square patches of RGB")
     blocks = _count(state, "blocks.")
     _refuse_cut(dim, blocks, depth)
-    heads = heads or max(1, dim // 64)
+    heads = heads or usual_heads(dim) or max(1, dim // 64)
     if dim % heads:
         raise CheckpointError(f"a width of {dim} is no multiple of {heads} heads")
     hidden = _shape(state, "blocks.0.mlp.fc1.weight", 2)[0]
@@ -105,6 +106,11 @@ def vit_spec(state: State, heads: int | None, position: str, depth: int | None) 
     if wanted["reg_tokens"] or wanted["no_embed_class"] or not wanted["class_token"]:
         position = "timm"  # DINO's resizing is of [CLS] and patches; DINOv2's with registers is timm's
     return BackboneSpec(arch=arch, position="dino" if position == "dino" else "timm", args=args), side * patch
+
+
+def usual_heads(dim: int) -> int | None:
+    """Heads of the ViTs of width ``dim`` that are known; None where there is none."""
+    return HEADS.get(dim) or next((heads for width, _, heads in SIZES.values() if width == dim), None)
 
 
 def _nearest(wanted: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from ..spec import BackboneSpec
 from .import_container import Foreign, read_foreign
 from .import_layouts import HERE, LAYOUTS, REFUSED, Layout, Which, begins, recognise
 from .import_names import NO_ENCODER, Naming, naming_of, to_timm
-from .import_shapes import resnet_spec, vit_spec
+from .import_shapes import resnet_spec, usual_heads, vit_spec
 from .imported import as_loaded
 
 Branch = Literal["auto", "online", "momentum"]
@@ -30,12 +30,13 @@ FIRST = re.compile(r"(.*?)(layer1\.0\.conv1\.weight|blocks\.0\.(0\.)?norm1\.weig
 
 @dataclass(frozen=True)
 class Wishes:
-    """What may be said beside a file: its layout, which branch to take, timm's name and arguments, the ViT's depth."""
+    """What may be said beside a file: its layout, which branch, timm's name and arguments, a ViT's depth and heads."""
 
     layout: str | None = None
     branch: Branch = "auto"
     arch: str | None = None
     depth: int | None = None
+    heads: int | None = None
     args: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -106,6 +107,9 @@ def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tup
     image = {"size": size, "mean": list(layout.mean), "std": list(layout.std)}
     source = {"file": path.name, **taken.said(), "wrappers": found.wrappers}
     notes = [layout.note] if layout.note and wishes.layout is None else []
+    if backbone.kind == "vit" and not (wishes.heads or layout.heads or usual_heads(backbone.dim)):
+        count = backbone.net.blocks[0].attn.num_heads
+        notes.append(f"heads of attention show in no shape: {count} are assumed (or import it with --heads)")
     return as_loaded(backbone, spec, image, source, path, notes), taken
 
 
@@ -143,7 +147,7 @@ def _build(state: State, layout: Layout, wishes: Wishes) -> tuple[Backbone, Back
     named = wishes.arch is not None
     native = 224
     if "patch_embed.proj.weight" in state:
-        spec, native = vit_spec(state, layout.heads, layout.position, wishes.depth)
+        spec, native = vit_spec(state, wishes.heads or layout.heads, layout.position, wishes.depth)
         spec = spec.model_copy(update={"norm_eps": layout.norm_eps})
     elif not named:
         spec, native = resnet_spec(state, layout.padding)
