@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+
+def takes(name: str, make: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator of commands: their argument ``name`` is what ``make`` returns, whose parameters become options.
+
+    They stand where the argument stood. An option of the command's own that has the name of one of them takes its
+    place: both get its value.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        shared = inspect.signature(make, eval_str=True).parameters
+        own = inspect.signature(command, eval_str=True).parameters
+        every: dict[str, inspect.Parameter] = {}
+        for p in own.values():
+            every |= {k: v for k, v in shared.items() if k == name or k not in own} if p.name == name else {p.name: p}
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            made = make(**{k: given[k] for k in shared})
+            command(**{k: v for k, v in given.items() if k in own} | {name: made})
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in every.values()]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
 
 Model = Annotated[
     Path,

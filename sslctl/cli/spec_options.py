@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,25 +11,10 @@ from ..advice import warnings
 from ..spec import Data, Spec
 from ..specfile import merge, parse_set, read_spec_file
 from . import output
-from .options import Download
+from .options import Download, takes
 
 if TYPE_CHECKING:
     from ..build import Surroundings
-
-
-def takes_spec(command: Callable[..., None]) -> Callable[..., None]:
-    """``command(spec, …)`` with the options of ``spec_from`` in the place of its first argument."""
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        command(spec_from(**{name: given.pop(name) for name in options}), **given)
-
-    options = inspect.signature(spec_from, eval_str=True).parameters
-    _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*options.values(), *own]]
-    run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in every}
-    return run
 
 
 def option(help_: str, *names: str) -> Any:
@@ -106,6 +88,9 @@ def _resolve(user: Data, recipe: str | None) -> Spec:
     from ..resolve import resolve
 
     return resolve(user, recipe)
+
+
+takes_spec = takes("spec", spec_from)
 
 
 def open_with_notes(spec: Spec) -> Surroundings:
