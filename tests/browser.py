@@ -83,10 +83,17 @@ class Browser:
     def open(self, page: Path) -> None:
         """Load ``page``; what was said of the one before is forgotten."""
         self.events = []
-        self.call("Page.navigate", url=page.resolve().as_uri())
-        while not self.said("Page.loadEventFired"):
+        address = page.resolve().as_uri()
+        self.call("Page.navigate", url=address)
+        while not self._loaded(address):
             self.events.append(self._next())
         self.run("1")  # what loading set off has been said by now
+
+    def _loaded(self, address: str) -> bool:
+        """Whether a load has ended since the page became ``address``: the empty page before it ends one too."""
+        methods = [event.get("method") for event in self.events]
+        here = [e.get("params", {}).get("frame", {}).get("url") == address for e in self.events]
+        return True in here and "Page.loadEventFired" in methods[here.index(True) :]
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""
