@@ -19,11 +19,11 @@ from statistics import median
 from typing import Any
 
 from sslctl.build import build, open_surroundings
-from sslctl.engine import Training
 from sslctl.estimate import noise_views
 from sslctl.limit import Bare, race, training_step
 from sslctl.resolve import resolve
 from sslctl.specfile import merge, parse_set
+from sslctl.training import Training
 
 VIT = "vit_tiny_patch16_224"
 DINO = ("method.norm_last_layer=true", "backbone.drop_path=0", "backbone.position=timm", "run.steps=100000")

@@ -14,11 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .data.loader import Batch
 from .data.unreadable import next_readable
-from .engine import Training
 from .estimate import noise_views
 from .limit import Bare, Run, race, training_step
 from .optim import clip_gradients
 from .schedule import Step
+from .training import Training
 
 READ = 24  # images decoded and cropped to know how fast that is
 SQUARE = 2048  # side of the matrices whose product is the device's measured peak

@@ -19,7 +19,6 @@ from .data import open_pair
 from .data.loader import Loader
 from .data.source import Source
 from .data.unreadable import next_readable
-from .engine import Training
 from .errors import DataError, SpecError
 from .evaluate.probe import Probe, open_probe
 from .machine import choose_device, choose_dtype, choose_workers
@@ -29,6 +28,7 @@ from .optim import build_optimizer
 from .schedule import Schedule, constant, cosine
 from .spec import OptimSpec, Spec
 from .specfile import check
+from .training import Training
 from .views.augment import Augment
 from .views.evaluation import EvalTransform
 from .views.recipe import ViewPlan, plan_views

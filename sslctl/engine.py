@@ -3,58 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from . import checkpoint, distributed
-from .checkpoint import DIVERGED_HINT, Meta
-from .data.loader import Batch, Loader
-from .data.source import Source
+from .checkpoint import Meta
+from .data.loader import Batch
 from .data.unreadable import check_bad
-from .diagnostics import REMEDY, Health, health
-from .errors import CheckpointError, DataError, DivergedError, Exit, Stopped
-from .method import Method, Output, Views
+from .errors import CheckpointError, DataError, Stopped
+from .meter import Meter
+from .method import Output, Views
 from .optim import clip_gradients
 from .run import Run
-from .schedule import Schedule, Step
-from .spec import Spec
+from .saver import Saver
+from .schedule import Step
 from .stop import StopRequest
-from .views.augment import Augment
+from .training import Training
 
-COLLAPSE_PATIENCE = 3  # metric lines in a row
-COLLAPSE_FROM = 50  # steps; a random network may look collapsed
 BEST_BY = "probe_knn"
-
-
-@dataclass
-class Training:
-    """Everything a run needs; build.py makes it from a spec."""
-
-    spec: Spec
-    source: Source
-    method: Method[Any]
-    model: nn.Module  # the method, or what wraps it on several processes
-    optimizer: torch.optim.Optimizer
-    augment: Augment
-    loader: Callable[..., Loader]  # start_step is still to say
-    lr: Schedule
-    weight_decay: Schedule
-    device: torch.device
-    dtype: torch.dtype
-    scaler: torch.amp.GradScaler
-    total: int
-    per_epoch: int
-    log_every: int
-    checkpoint_every: int
-    meta: Meta
-    probe: Callable[[Step], dict[str, float]] | None = None  # scores the encoder; must leave everything as it is
-    probe_every: int = 1
 
 
 def train(t: Training, run: Run, stop: StopRequest, report: Callable[[dict[str, Any]], None]) -> Meta:
@@ -65,7 +34,7 @@ def train(t: Training, run: Run, stop: StopRequest, report: Callable[[dict[str, 
     start = resume(t, run, report)
     meter = Meter(t, start)
     t.method.train()
-    with closing(t.loader(start_step=start)) as loader:
+    with closing(Saver()) as saver, closing(t.loader(start_step=start)) as loader:
         for index, batch in enumerate(meter.waiting(iter(loader)), start):
             step = Step(index, t.total, t.per_epoch, t.spec.run.seed)
             seed_step(t.spec.run.seed, index)
@@ -79,10 +48,10 @@ def train(t: Training, run: Run, stop: StopRequest, report: Callable[[dict[str, 
             if line:
                 run.log(line)
                 report(line)
-                keep_best(t, run, line)
+                keep_best(t, run, line, saver)
             leave = stop.requested  # asked once: a signal after this line waits for the next step
             if done % t.checkpoint_every == 0 or done == t.total or leave:
-                save(t, run, done)
+                save(t, run, done, saver)
             if leave and done < t.total:
                 raise Stopped(f"stopped at step {done} of {t.total}, saved", "the same command goes on", leave)
     return checkpoint.read_meta(run.last)
@@ -148,10 +117,16 @@ def resume(t: Training, run: Run, report: Callable[[dict[str, Any]], None]) -> i
     return start
 
 
-def save(t: Training, run: Run, done: int) -> None:
+def save(t: Training, run: Run, done: int, saver: Saver) -> None:
+    """Copy the run's state now; it goes to disk while training goes on."""
     path = run.numbered(done)
-    checkpoint.save(path, t.method, t.optimizer, state(t) | {"step": done})
-    run.keep_last(path, t.spec.run.keep)
+    tensors, meta = checkpoint.snapshot(t.method, t.optimizer, state(t) | {"step": done})
+
+    def work() -> None:
+        checkpoint.write(path, tensors, meta)
+        run.keep_last(path, t.spec.run.keep)
+
+    saver.submit(work)
 
 
 def state(t: Training) -> Meta:
@@ -159,16 +134,18 @@ def state(t: Training) -> Meta:
     return t.meta | ({"scaler": t.scaler.state_dict()} if t.scaler.is_enabled() else {})
 
 
-def keep_best(t: Training, run: Run, line: dict[str, Any]) -> None:
+def keep_best(t: Training, run: Run, line: dict[str, Any], saver: Saver) -> None:
     """``best``, which one process writes, has the highest score of the probe; of equals, the earliest."""
     if BEST_BY not in line or distributed.rank() > 0:
         return
+    saver.wait()  # the best so far may still be on its way
     with contextlib.suppress(CheckpointError, KeyError):
         best = checkpoint.read_meta(run.best)
         if best["step"] < line["step"] and best["probe"][BEST_BY] >= line[BEST_BY]:
             return
     probe = {key: value for key, value in line.items() if key.startswith("probe_")}
-    checkpoint.save(run.best, t.method, t.optimizer, state(t) | {"step": line["step"], "probe": probe})
+    snapshot = checkpoint.snapshot(t.method, t.optimizer, state(t) | {"step": line["step"], "probe": probe})
+    saver.submit(lambda: checkpoint.write(run.best, *snapshot))
 
 
 def refuse_bad(t: Training, run: Run, batch: Batch) -> None:
@@ -177,72 +154,3 @@ def refuse_bad(t: Training, run: Run, batch: Batch) -> None:
         run.record_bad(index, t.source.item_name(index), reason)
     if batch.bad:
         check_bad(t.source, run.bad, fail=t.spec.data.bad_images == "fail", limit=t.spec.data.bad_limit)
-
-
-def epoch_of(step: Step) -> float:
-    return round((step.index + 1) / step.per_epoch, 4)
-
-
-@dataclass
-class Meter:
-    """What is measured between two metric lines; the device is asked for numbers only when a line is written."""
-
-    t: Training
-    start: int
-    losses: list[Tensor] = field(default_factory=list)
-    images: int = 0
-    waited: float = 0.0
-    since: float = field(default_factory=time.perf_counter)
-    collapsed: int = 0
-
-    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        while True:
-            before = time.perf_counter()
-            batch = next(batches, None)
-            self.waited += time.perf_counter() - before
-            if batch is None:
-                return
-            yield batch
-
-    def add(self, output: Output, batch: Batch) -> None:
-        self.losses.append(output.loss.detach())
-        self.images += len(batch.index) * distributed.world_size()
-        if self.t.device.type == "cpu" and not bool(torch.isfinite(self.losses[-1])):
-            raise DivergedError(f"the loss is {float(self.losses[-1])}", DIVERGED_HINT)
-
-    def aside(self, probe: Callable[[Step], dict[str, float]], step: Step) -> dict[str, Any]:
-        """What ``probe`` finds, and its cost; training's own clock stands still."""
-        before = time.perf_counter()
-        found = probe(step)
-        seconds = time.perf_counter() - before
-        self.since += seconds
-        return {"step": step.index + 1, "epoch": epoch_of(step), **found, "probe_seconds": seconds}
-
-    def line(self, step: Step, output: Output) -> dict[str, Any]:
-        """The metric line of the steps since the last one."""
-        loss = float(torch.stack(self.losses).float().mean())
-        if loss != loss or abs(loss) == float("inf"):
-            raise DivergedError(f"the loss is {loss} at step {step.index + 1}", DIVERGED_HINT)
-        seconds = max(1e-9, time.perf_counter() - self.since)
-        logs = {key: float(value) for key, value in output.logs.items()}
-        state = health(output.embedding, logs.get("target_entropy"))
-        line = {
-            "step": step.index + 1,
-            "epoch": epoch_of(step),
-            "loss": loss,
-            "lr": self.t.lr.at(step),
-            "images_per_second": self.images / seconds,
-            "data_wait": min(1.0, self.waited / seconds),
-            "std": state.std,
-            "rank": state.rank,
-            "rank_of": state.full,
-            "health": self._judge(state, step),
-        } | logs
-        self.losses, self.images, self.waited, self.since = [], 0, 0.0, time.perf_counter()
-        return line
-
-    def _judge(self, state: Health, step: Step) -> str:
-        self.collapsed = self.collapsed + 1 if state.collapsed and step.index >= COLLAPSE_FROM else 0
-        if self.collapsed >= COLLAPSE_PATIENCE and self.t.spec.run.fail_on_collapse:
-            raise DivergedError(f"collapsed at step {step.index + 1}: {state}", REMEDY, Exit.DIVERGED)
-        return str(state)

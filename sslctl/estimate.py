@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from . import distributed
-from .engine import Training
 from .machine import free_memory
 from .method import Views
 from .schedule import Step
+from .training import Training
 
 PROBE = 4  # images on which the graph is measured
 FILL = 0.85  # share of the free memory to count on; the rest is fragmentation, the loader, other processes

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import Backbone
-from .engine import Training, take_step
+from .engine import take_step
 from .method import Views
 from .schedule import Step
+from .training import Training
 
 Run = Callable[[], object]
 

@@ -19,7 +19,7 @@ from sslctl.errors import Exit
 
 from .training import small_spec
 
-STEPS = 120
+STEPS = 300
 KILLS = 10
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from sslctl.build import build, open_surroundings
-from sslctl.engine import Training
 from sslctl.errors import Exit
 from sslctl.resolve import resolve
 from sslctl.specfile import merge
 from sslctl.stop import StopRequest
+from sslctl.training import Training
 
 SMALL = {
     "simclr": {"out": 16},

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..backbones import Backbone
-    from ..engine import Training
+    from ..training import Training
     from ..run import Run
 
 ON_STOP = 3.0  # seconds for neighbours in the report of a run that was asked to leave

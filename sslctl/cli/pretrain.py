@@ -111,8 +111,9 @@ def _dry_run(spec: Spec, as_json: bool) -> None:
     training = build(around)
     size = estimate(training)
     derived = derivation(around.spec, len(around.train))
-    result = {"spec": around.spec.dump(), "images": len(around.train), "steps": training.total, **size.as_dict()}
-    result |= {"derivation": derived, "warnings": warnings(around.spec, len(around.train))}
+    counts = {"images": len(around.train), "steps": training.total}
+    told = {"derivation": derived, "warnings": warnings(around.spec, len(around.train))}
+    result = {"spec": around.spec.dump()} | counts | size.as_dict() | told
     text = around.spec.to_yaml() + "\n".join(
         [
             f"# images       {len(around.train)}",

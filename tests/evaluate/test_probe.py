@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sslctl.engine import train
 from sslctl.errors import DataError, Stopped
 from sslctl.evaluate.probe import Probe, open_probe
 from sslctl.run import Run
+from sslctl.saver import Saver
 
 from ..training import StopAfter, picture_folder, silent, small_spec, training
 
@@ -139,12 +141,14 @@ def test_a_run_resumed_from_its_best_checkpoint_ends_in_the_same_bits(
 
 def test_a_damaged_best_is_written_anew_when_its_step_comes_again(pictures: Path, tmp_path: Path) -> None:
     t = replace(training(small_spec(pictures)), probe=scripted([0.9, 0.9]))
-    with Run(tmp_path / "r") as run:
-        engine.keep_best(t, run, {"step": 5, "probe_knn": 0.9})
-        engine.keep_best(t, run, {"step": 5, "probe_knn": 0.7})
+    with Run(tmp_path / "r") as run, closing(Saver()) as saver:
+        engine.keep_best(t, run, {"step": 5, "probe_knn": 0.9}, saver)
+        engine.keep_best(t, run, {"step": 5, "probe_knn": 0.7}, saver)
+        saver.wait()
         assert checkpoint.read_meta(run.best)["probe"]["probe_knn"] == 0.7
         run.best.write_bytes(b"nothing")
-        engine.keep_best(t, run, {"step": 6, "probe_knn": 0.1})
+        engine.keep_best(t, run, {"step": 6, "probe_knn": 0.1}, saver)
+        saver.wait()
         assert checkpoint.read_meta(run.best)["step"] == 6
 
 

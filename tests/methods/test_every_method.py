@@ -184,7 +184,7 @@ def test_resuming_is_bit_exact(
     train = trainer(method, spec, constant(0.01), constant(0.001))
     path = tmp_path / "step.safetensors"
     run(method, train, 0, 3)
-    checkpoint.save(path, method, train.training.optimizer, {"step": 3, "spec": {}, "image": {}})
+    checkpoint.write(path, *checkpoint.snapshot(method, train.training.optimizer, {"step": 3, "spec": {}, "image": {}}))
     whole = run(method, train, 3, 6).state_dict()
 
     other = build(name, net, seed=99)
