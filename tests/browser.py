@@ -19,7 +19,8 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --disable-extensions "
-    "--disable-background-networking --disable-component-update --disable-sync --proxy-server=127.0.0.1:9"
+    "--disable-background-networking --disable-component-update --disable-sync --remote-debugging-pipe "
+    "--proxy-server=127.0.0.1:9"
 ).split()  # whatever would still go out meets a proxy that is not there
 
 
@@ -40,7 +41,7 @@ class Browser:
         (its_in, our_out), (our_in, its_out) = os.pipe(), os.pipe()
         # The browser reads from descriptor 3 and writes to 4; ours are moved out of their way first.
         its_in, its_out = (fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (its_in, its_out))
-        words = [find_browser(), *FLAGS, f"--user-data-dir={self._profile.name}", "--remote-debugging-pipe"]
+        words = [find_browser(), *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"]
         self._process = subprocess.Popen(
             ["bash", "-c", f'exec "$0" "$@" 3<&{its_in} 4>&{its_out}', *words],
             pass_fds=(its_in, its_out),
@@ -53,8 +54,7 @@ class Browser:
         self._out, self._in, self._rest, self._number = our_out, our_in, b"", 0
         self.events: list[dict[str, Any]] = []
         self._session: str | None = None
-        targets = self.call("Target.getTargets")["targetInfos"]
-        page = next(t["targetId"] for t in targets if t["type"] == "page")
+        page = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Runtime", "Log", "Network", "Page"):
             self.call(f"{domain}.enable")
