@@ -46,6 +46,9 @@ class ViewsSpec(Section):
     blur: float | None = Field(None, ge=0, le=1, description="probability of Gaussian blur")
     solarize: float | None = Field(None, ge=0, le=1, description="probability of solarization")
     interpolation: Literal["bilinear", "bicubic"] | None = Field(None, description="how crops are resized")
+    colour: Literal["exact", "matrix"] = Field(
+        "exact", description="how colours are jittered: as torchvision, or by one matrix an image, faster, approximate"
+    )
 
     @field_validator("multi_crop")
     @classmethod

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..data.loader import Batch
 from . import geometric, photometric
+from .colour import on_device
 from .keyed import uniforms
-from .photometric import on_device
 from .recipe import ViewPlan, ViewSpec
 
 # Bytes of float32 views worked on at once. A CPU's cache has to hold them and a few intermediates (2 MiB measured best
@@ -79,7 +79,7 @@ class Augment:
         keys = (self.seed, batch.epoch.numpy(), batch.index.numpy(), np.array(positions)[:, None])
         u = uniforms(*keys, geometric.SLOTS + photometric.SLOTS).reshape(len(positions) * n, -1)
         draws = photometric.draw(view, u[:, geometric.SLOTS :])
-        rows = photometric.batching_order(draws)
+        rows = photometric.batching_order(draws) if view.colour == "exact" else np.arange(len(u))
         draws = draws.take(rows)
 
         pixels: Callable[[slice], Tensor]
@@ -105,7 +105,11 @@ class Augment:
         out = torch.empty(len(positions) * n, 3, view.size, view.size, device=device)
         for piece in _pieces(len(out), 12 * largest, device):
             x = photometric.apply(pixels(piece), view, draws.take(piece))
-            out.index_copy_(0, on_device(rows[piece], device), x.sub_(mean[:, None, None]).div_(std[:, None, None]))
+            x = x.sub_(mean[:, None, None]).div_(std[:, None, None])
+            if view.colour == "exact":
+                out.index_copy_(0, on_device(rows[piece], device), x)
+            else:
+                out[piece] = x
         return [out[i : i + n] for i in range(0, len(out), n)]
 
 

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .colour import HUE, Flags, Floats, colour_matrix, column, jitter, luma, recolour, where_chosen
 from .recipe import ViewSpec
 
-Flags = NDArray[np.bool_]
-Floats = NDArray[np.floating]
-
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 SLOTS = 11  # uniform numbers of a view, in the order in which draw() takes them
-LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's mode L
 
 _ORDERS = np.array(list(itertools.permutations(range(4))))
 
@@ -65,86 +59,34 @@ def batching_order(draws: Draws) -> NDArray[np.int64]:
 
 
 def apply(x: Tensor, view: ViewSpec, draws: Draws) -> Tensor:
-    """``view``'s operations but the flip, in its order, on ``x`` float32 (N, 3, H, W) of grey levels 0–255; in place.
+    """``view``'s operations but the flip, in its order, on ``x`` float32 (N, 3, H, W) of grey levels 0–255.
 
-    Every one of them commutes with the flip, which therefore happens where it is cheapest: before, with the crop.
+    ``x`` may be overwritten. Every operation commutes with the flip, which therefore happens where it is cheapest:
+    before, with the crop.
     """
-    for name in view.order:
+    order = [name for name in view.order if name != "flip"]
+    by_matrix = view.colour == "matrix" and "jitter" in order
+    with_gray = by_matrix and order[order.index("jitter") :][1:2] == ["grayscale"]
+    for name in order:
         match name:
+            case "jitter" if by_matrix:
+                gray = draws.grayscale & with_gray
+                x = recolour(x, *colour_matrix(draws.factors, draws.order, draws.jitter, gray))
             case "jitter":
-                _where(x, draws.jitter, lambda part, rows: jitter(part, draws.factors[rows], draws.order[rows]))
-            case "grayscale":
-                _where(x, draws.grayscale, lambda part, rows: luma(part).expand_as(part))
+                where_chosen(x, draws.jitter, lambda part, rows: jitter(part, draws.factors[rows], draws.order[rows]))
+            case "grayscale" if not with_gray:
+                where_chosen(x, draws.grayscale, lambda part, rows: luma(part).expand_as(part))
             case "blur":
-                _where(x, draws.blur, lambda part, rows: blur(part, draws.sigma[rows], view.blur_kernel))
+                where_chosen(x, draws.blur, lambda part, rows: blur(part, draws.sigma[rows], view.blur_kernel))
             case "solarize":
-                _where(x, draws.solarize, lambda part, rows: solarize(part, view.solarize_threshold))
+                where_chosen(x, draws.solarize, lambda part, rows: solarize(part, view.solarize_threshold))
     return x
 
 
 def flip(x: Tensor, chosen: Flags) -> Tensor:
     """The ``chosen`` (N,) of ``x`` (N, C, H, W) mirrored left to right; in place."""
-    _where(x, chosen, lambda part, rows: part.flip(-1))
+    where_chosen(x, chosen, lambda part, rows: part.flip(-1))
     return x
-
-
-def jitter(x: Tensor, factors: Floats, order: NDArray[np.int64]) -> Tensor:
-    """torchvision's ColorJitter by ``factors`` (N, 4), each image in its own ``order`` (N, 4); in place.
-
-    Brightness, contrast and saturation are one operation with different coefficients. So an image goes through three
-    of those, and through hue before, between or after them.
-    """
-    hue_at = (order == HUE).argmax(1)
-    blends = order[order != HUE].reshape(-1, 3)
-    for position in range(4):
-        _where(x, (hue_at == position) & (factors[:, HUE] != 0), lambda part, rows: shift_hue(part, factors[rows, HUE]))
-        if position < 3:
-            which = blends[:, position]
-            blend(x, which, np.take_along_axis(factors, which[:, None], 1)[:, 0])
-    return x
-
-
-def blend(x: Tensor, which: NDArray[np.int64], factor: Floats) -> Tensor:
-    """Each image ``factor`` times itself, plus 1 - ``factor`` times black, its mean grey level or its grey version.
-
-    Which of them ``which`` (N,) says: BRIGHTNESS, CONTRAST or SATURATION. In place.
-    """
-    keep = _column(factor, x)
-    if (which == BRIGHTNESS).all():
-        return x.mul_(keep).clamp_(0, 255)
-    gray = luma(x)
-    level = gray.mean((1, 2, 3), keepdim=True) * _column((1 - factor) * (which == CONTRAST), x)
-    gray.mul_(_column((1 - factor) * (which == SATURATION), x)).add_(level)
-    return torch.addcmul(gray, x, keep, out=x).clamp_(0, 255)
-
-
-def shift_hue(x: Tensor, turns: Floats) -> Tensor:
-    """The hue of HSV turned by ``turns`` (N,), without the way to HSV and back; in place.
-
-    With hue h in sixths of a turn, red is low + (high - low) * clamp(|h - 3| - 1, 0, 1), and green and blue the
-    complement about 2 and 4. Which channel is highest enters as factors 0 and 1: comparisons and selections cost a CPU
-    ten times what arithmetic does.
-    """
-    r, g, b = x.unbind(1)  # (N, H, W)
-    high = torch.maximum(torch.maximum(r, g), b)
-    low = torch.minimum(torch.minimum(r, g), b)
-    chroma = high - low
-    not_red = (high - r).mul_(1e9).clamp_(max=1)
-    not_green = (high - g).mul_(1e9).clamp_(max=1)
-    if_red, if_green, if_blue = g - b, b - r, r - g
-    if_blue.sub_(if_green).mul_(not_green).add_(if_green)
-    h = if_blue.sub_(if_red).mul_(not_red).add_(if_red)
-    h.div_(chroma.clamp(min=1e-6)).addcmul_(not_red, not_green.add_(1), value=2)
-    h.add_(_column(6 * turns, x)[:, 0])
-    h.sub_(torch.floor(h / 6), alpha=6)
-    for channel, start, centre, sign in ((r, low, 3, 1), (g, high, 2, -1), (b, high, 4, -1)):
-        torch.addcmul(start, (h - centre).abs_().sub_(1).clamp_(0, 1), chroma, value=sign, out=channel)
-    return x
-
-
-def luma(x: Tensor) -> Tensor:
-    """The grey version of (N, 3, H, W) as (N, 1, H, W)."""
-    return (x[:, :1] * LUMA[0]).add_(x[:, 1:2], alpha=LUMA[1]).add_(x[:, 2:], alpha=LUMA[2])
 
 
 def solarize(x: Tensor, threshold: int) -> Tensor:
@@ -164,7 +106,7 @@ def blur(x: Tensor, sigma: Floats, kernel: Literal["pillow", "gaussian"] = "pill
         taps, passes = box_taps(sigma), 3
     else:
         taps, passes = gaussian_taps(sigma, max(1, x.shape[3] // 20)), 1
-    weights = [_column(tap, x) for tap in taps.T]
+    weights = [column(tap, x) for tap in taps.T]
     reach = len(weights) - 1
     for axis, edges in ((3, (reach, reach, 0, 0)), (2, (0, 0, reach, reach))):
         length = x.shape[axis]
@@ -196,26 +138,3 @@ def gaussian_taps(sigma: Floats, reach: int) -> Floats:
     taps = np.exp(-(np.arange(reach + 1) ** 2) / (2 * sigma.astype(np.float64)[:, None] ** 2))
     taps /= 2 * taps.sum(1, keepdims=True) - taps[:, :1]
     return taps
-
-
-def _where(x: Tensor, chosen: Flags, change: Callable[[Tensor, Any], Tensor]) -> None:
-    """``change(part, rows)`` for the ``chosen`` images of ``x``, written back; rows in one piece are not copied."""
-    rows = np.flatnonzero(chosen)
-    if not len(rows):
-        return
-    if rows[-1] - rows[0] + 1 == len(rows):
-        part = x[rows[0] : rows[-1] + 1]
-        changed = change(part, rows)
-        if changed is not part:
-            part.copy_(changed)
-    else:
-        index = on_device(rows, x.device)
-        x.index_copy_(0, index, change(x.index_select(0, index), rows))
-
-
-def on_device(values: NDArray[Any], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
-
-
-def _column(values: NDArray[Any], x: Tensor) -> Tensor:
-    return on_device(values.astype(np.float32), x.device)[:, None, None, None]

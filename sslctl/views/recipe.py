@@ -25,7 +25,8 @@ class ViewSpec(BaseModel):
     ranges of brightness, contrast, saturation and hue and ``jitter_p`` the probability of all of them; ``blur_sigma``
     is in pixels, ``solarize_threshold`` a grey level of 0 … 255. ``blur_kernel`` names whose blur it is: "pillow" is
     PIL's GaussianBlur, as most authors' code has it; "gaussian" a true Gaussian cut at a twentieth of the size each way
-    (google-research/simclr, deepmind byol).
+    (google-research/simclr, deepmind byol). ``colour`` says how jitter and greying are done: "exact", or "matrix", all
+    in one matrix an image, which is faster and approximate (``colour.colour_matrix``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -43,6 +44,7 @@ class ViewSpec(BaseModel):
     blur_kernel: Literal["pillow", "gaussian"] = "pillow"
     solarize_p: Probability = 0.0
     solarize_threshold: int = Field(128, ge=0, le=256)
+    colour: Literal["exact", "matrix"] = "exact"
     order: tuple[Operation, ...] = ("flip", "jitter", "grayscale", "blur", "solarize")
 
     @model_validator(mode="after")
@@ -95,6 +97,7 @@ def plan_views(recipe: ViewRecipe, spec: ViewsSpec) -> ViewPlan:
         "blur_p": spec.blur,
         "solarize_p": spec.solarize,
         "interpolation": spec.interpolation,
+        "colour": spec.colour,
     }
     asked = {key: value for key, value in changes.items() if value is not None}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms import functional as F1
 from torchvision.transforms.v2 import functional as F2
 
+from sslctl.views import colour
 from sslctl.views import photometric as ours
 from sslctl.views.keyed import uniforms
 from sslctl.views.recipe import Operation, ViewSpec
@@ -38,7 +40,7 @@ def numbers(low: float, high: float, n: int) -> NDArray[np.float32]:
 
 
 def one(x: Tensor, operation: int, factors: NDArray[np.float32]) -> Tensor:
-    return ours.blend(x, np.full(len(x), operation), factors)
+    return colour.blend(x, np.full(len(x), operation), factors)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_blends_differ_by_image_in_one_call(patches: Levels) -> None:
     """Brightness, contrast and saturation side by side give what each gives alone."""
     which = np.arange(len(patches)) % 3
     factors = numbers(0.2, 1.8, len(patches))
-    mixed = ours.blend(levels(patches), which, factors)
+    mixed = colour.blend(levels(patches), which, factors)
     for operation in range(3):
         alone = one(levels(patches), operation, factors)
         torch.testing.assert_close(mixed[which == operation], alone[which == operation], atol=1e-3, rtol=0)
@@ -68,14 +70,14 @@ def test_hue_is_torchvisions(patches: Levels) -> None:
     turns = numbers(-0.5, 0.5, len(patches))
     x = levels(patches)
     expected = torch.stack([F2.adjust_hue(image / 255, float(t)) * 255 for image, t in zip(x, turns, strict=True)])
-    torch.testing.assert_close(ours.shift_hue(x.clone(), turns), expected, atol=0.01, rtol=0)
+    torch.testing.assert_close(colour.shift_hue(x.clone(), turns), expected, atol=0.01, rtol=0)
 
 
 def test_hue_against_pillows_coarse_hsv(patches: Levels) -> None:
     """Pillow has 256 hues: one step is six levels of a channel, and both the image's hue and the turn are rounded."""
     turns = numbers(-0.2, 0.2, len(patches))
     expected = by_pillow(patches, lambda x, i: F1.adjust_hue(x, float(turns[i])))
-    off = (ours.shift_hue(levels(patches), turns) - expected).abs()
+    off = (colour.shift_hue(levels(patches), turns) - expected).abs()
     assert off.mean() < 0.5 and off.max() <= 12.5
 
 
@@ -83,13 +85,13 @@ def test_hue_of_pure_colours_and_greys() -> None:
     """A third of a turn takes red to green to blue; grey, black and white stay."""
     corners = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90], [0, 0, 0], [255, 255, 255]]).float()
     x = corners[:, :, None, None].clone()
-    turned = ours.shift_hue(x, np.full(6, 1 / 3, np.float32))[:, :, 0, 0]
+    turned = colour.shift_hue(x, np.full(6, 1 / 3, np.float32))[:, :, 0, 0]
     torch.testing.assert_close(turned, corners[[1, 2, 0, 3, 4, 5]], atol=1e-3, rtol=0)
 
 
 def test_grayscale_is_pillows_to_one_level(patches: Levels) -> None:
     expected = by_pillow(patches, lambda x, i: x.convert("L").convert("RGB"))
-    gray = ours.luma(levels(patches))
+    gray = colour.luma(levels(patches))
     assert gray.shape == (len(patches), 1, 64, 64)
     assert (gray - expected).abs().max() <= 1
 
@@ -167,19 +169,57 @@ def test_jitter_is_torchvisions_in_each_images_order(patches: Levels) -> None:
     assert len(np.unique(draws.order, axis=0)) == 24
     x = levels(patches)
     expected = torch.stack([in_order(*one) for one in zip(x, draws.factors, draws.order, strict=True)])
-    out = ours.jitter(x.clone(), draws.factors, draws.order)
+    out = colour.jitter(x.clone(), draws.factors, draws.order)
     torch.testing.assert_close(out, expected, atol=0.2, rtol=0)
     rows = ours.batching_order(draws)
-    again = ours.jitter(x[rows], draws.factors[rows], draws.order[rows])
+    again = colour.jitter(x[rows], draws.factors[rows], draws.order[rows])
     torch.testing.assert_close(again, out[rows], atol=1e-3, rtol=0)
 
 
 def test_orders_matter(patches: Levels) -> None:
     factors = np.array([[1.6, 0.4, 1.8, 0.3]], np.float32)
     x = levels(patches[:1])
-    first = ours.jitter(x.clone(), factors, np.array([[0, 1, 2, 3]]))
-    second = ours.jitter(x.clone(), factors, np.array([[3, 2, 1, 0]]))
+    first = colour.jitter(x.clone(), factors, np.array([[0, 1, 2, 3]]))
+    second = colour.jitter(x.clone(), factors, np.array([[3, 2, 1, 0]]))
     assert (first - second).abs().mean() > 5
+
+
+def jittered(x: Tensor, jitter: tuple[float, float, float, float], how: Literal["exact", "matrix"]) -> Tensor:
+    view = ViewSpec(jitter=jitter, jitter_p=0.9, grayscale_p=0.2, blur_p=0, colour=how)
+    draws = ours.draw(view, uniforms(0, 0, np.arange(len(x)), 0, ours.SLOTS))
+    return ours.apply(x.clone(), view, draws)
+
+
+def test_one_matrix_is_the_same_where_nothing_is_clamped(patches: Levels) -> None:
+    """Brightness, contrast, saturation and greying in each image's order; hue aside."""
+    x = 90 + levels(patches) * 0.2
+    strong = (0.5, 0.5, 0.5, 0.0)
+    torch.testing.assert_close(jittered(x, strong, "matrix"), jittered(x, strong, "exact"), atol=1e-3, rtol=0)
+    assert (jittered(x, strong, "matrix") - x).abs().mean() > 5
+
+
+def test_one_matrix_turns_hue_about_grey() -> None:
+    """A third of a turn takes red to green to blue, as in HSV; greys stay; what lies between is close."""
+    corners = torch.tensor([[200, 0, 0], [0, 200, 0], [0, 0, 200], [90, 90, 90], [160, 120, 100]]).float()
+    turn = np.tile(np.array([1, 1, 1, 1 / 3], np.float32), (5, 1))
+    order, yes = np.tile(np.arange(4), (5, 1)), np.ones(5, bool)
+    out = colour.recolour(corners[:, :, None, None], *colour.colour_matrix(turn, order, yes, ~yes))[:, :, 0, 0]
+    torch.testing.assert_close(out[:4], corners[[1, 2, 0, 3]], atol=1e-3, rtol=0)
+    torch.testing.assert_close(out[4], corners[4].roll(1), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("jitter", "mean", "share"), [((0.4, 0.4, 0.2, 0.1), 4.5, 0.02), ((0.8, 0.8, 0.8, 0.2), 6, 0.05)]
+)
+def test_one_matrix_is_as_close_as_the_documentation_says(
+    photos: list[Levels], jitter: tuple[float, float, float, float], mean: float, share: float
+) -> None:
+    corners = [(photo, y, x) for photo in photos[:2] for y in range(0, 300, 48) for x in range(0, 500, 48)]
+    tiles = np.stack([photo[y : y + 96, x : x + 96] for photo, y, x in corners])
+    exact, matrix = (jittered(levels(tiles), jitter, how) for how in ("exact", "matrix"))  # type: ignore[arg-type]
+    off = (exact - matrix).abs()
+    assert off.mean() < mean and (off > 25.5).float().mean() < share
+    assert (exact - levels(tiles)).abs().mean() > 5 * off.mean(), "close, measured by what jitter changes"
 
 
 def test_draws_have_the_probabilities_and_ranges_of_the_view() -> None:
@@ -224,14 +264,14 @@ def test_the_order_of_the_view_is_kept(patches: Levels) -> None:
     draws = ours.draw(view, u)
     out = ours.apply(levels(patches), view, draws)
     expected = levels(patches)
-    expected[draws.grayscale] = ours.luma(expected[draws.grayscale]).expand(-1, 3, -1, -1)
-    torch.testing.assert_close(out, ours.jitter(expected, draws.factors, draws.order))
+    expected[draws.grayscale] = colour.luma(expected[draws.grayscale]).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(out, colour.jitter(expected, draws.factors, draws.order))
     assert out[draws.grayscale].std(1).max() < 1e-3
 
     dark_last = ViewSpec(jitter_p=1, solarize_p=1, blur_p=0, grayscale_p=0, order=("jitter", "solarize"))
     dark_first = dark_last.model_copy(update={"order": ("solarize", "jitter")})
     a, b = (ours.apply(levels(patches), v, ours.draw(v, u)) for v in (dark_last, dark_first))
-    jittered = ours.jitter(levels(patches), ours.draw(dark_last, u).factors, ours.draw(dark_last, u).order)
+    jittered = colour.jitter(levels(patches), ours.draw(dark_last, u).factors, ours.draw(dark_last, u).order)
     torch.testing.assert_close(a, ours.solarize(jittered, 128))
     assert (a - b).abs().mean() > 5
 
@@ -260,11 +300,11 @@ def test_images_left_out_are_untouched(patches: Levels) -> None:
 
 GOLDENS: list[tuple[str, float, Callable[[Tensor], Tensor]]] = [
     ("solarize128", 0, lambda x: ours.solarize(x, 128)),
-    ("grayscale3", 1, lambda x: ours.luma(x).expand_as(x)),
+    ("grayscale3", 1, lambda x: colour.luma(x).expand_as(x)),
     ("brightness_1.4", 1, lambda x: one(x, BRIGHTNESS, numbers(1.4, 1.4, 1))),
     ("contrast_0.6", 1, lambda x: one(x, CONTRAST, numbers(0.6, 0.6, 1))),
     ("saturation_1.2", 1, lambda x: one(x, SATURATION, numbers(1.2, 1.2, 1))),
-    ("hue_0.1", 12.5, lambda x: ours.shift_hue(x, numbers(0.1, 0.1, 1))),  # Pillow has 256 hues: see above
+    ("hue_0.1", 12.5, lambda x: colour.shift_hue(x, numbers(0.1, 0.1, 1))),  # Pillow has 256 hues: see above
     *((f"blur_radius{s}", 3.5, lambda x, s=s: ours.blur(x, numbers(s, s, 1))) for s in (0.1, 0.5, 1.0, 2.0)),
 ]
 

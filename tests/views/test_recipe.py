@@ -109,3 +109,9 @@ def test_jitter_strength_scales_ranges_and_hue_stops_at_half_a_turn() -> None:
 def test_impossible_views_are_refused(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         ViewSpec(**wrong)
+
+
+def test_the_spec_says_how_colours_are_jittered() -> None:
+    recipe = ViewRecipe("2x32+2x16", (ViewSpec(),), ViewSpec())
+    assert {view.colour for view in plan_views(recipe, ViewsSpec()).all} == {"exact"}
+    assert {view.colour for view in plan_views(recipe, ViewsSpec(colour="matrix")).all} == {"matrix"}
