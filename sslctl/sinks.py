@@ -100,7 +100,9 @@ class Trackio:
         self._run.log(values, step=step)
 
     def close(self) -> None:
-        self._run.finish()
+        import trackio
+
+        trackio.finish()  # of the module: after the run's own it would finish once more at exit, and say so on stdout
 
 
 KINDS: dict[str, Callable[[Path, str, int, Line], Sink]] = {

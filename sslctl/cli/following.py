@@ -32,9 +32,11 @@ class Following:
     """Hears every line of a training. Nothing here can stop it: what fails is warned of once and left out."""
 
     def __init__(self, training: Training, run: Run) -> None:
+        from ..distributed import rank
         from ..sinks import Sinks
 
         self.training, self.run = training, run
+        self.first = rank() == 0  # of several processes, the one that writes
         self.progress = Progress(training.total, training.per_epoch)
         self.sinks = Sinks(training.spec.run.log_to, run.path, training.spec.dump(), output.warn)
         self._glimpses: Any = None
@@ -46,6 +48,8 @@ class Following:
 
     def report(self, line: dict[str, Any]) -> None:
         self.progress.report(line)
+        if not self.first:
+            return
         if "resumed" in line:
             self._begin(int(line["resumed"]))
         elif "step" in line:
@@ -55,7 +59,7 @@ class Following:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.progress.__exit__()
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt) or not self.first:
             return  # a second Ctrl-C: leave at once
         self.sinks.close()
         if self._trained:
