@@ -79,8 +79,6 @@ def _load(path: Path, zipped: bool) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except OSError as e:
-        raise CheckpointError(f"{path}: {e.strerror or e}", GIVE) from e
     except Exception as e:  # torch's reader fails in many ways over bytes that are not what it expects
         raise _refused(path, str(e), zipped) from e
 

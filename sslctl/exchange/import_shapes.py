@@ -57,8 +57,8 @@ def resnet_spec(state: State, padding: Literal["same", "solo"] | None) -> tuple[
     if known is None or stem[1] != 3 or stem[2] not in (3, 7):
         kind = "bottleneck" if bottleneck else "basic"
         raise CheckpointError(
-            f"no ResNet is known with {kind} blocks {list(blocks)}, {groups} groups of width {base}, stem {list(stem)}",
-            "some of its layers may be missing",
+            f"{kind} blocks {list(blocks)} in {groups} groups of width {base}, a stem {list(stem)}: no ResNet that is "
+            "known; some of its blocks may be missing"
         )
     arch, args = known
     width = None
@@ -74,18 +74,21 @@ def resnet_spec(state: State, padding: Literal["same", "solo"] | None) -> tuple[
     return spec, 32 if small else 224
 
 
-def vit_spec(state: State, heads: int | None, position: str, depth: int | None) -> tuple[BackboneSpec, int]:
+def vit_spec(
+    state: State, heads: int | None, position: str, depth: int | None, whole: bool = False
+) -> tuple[BackboneSpec, int]:
     """The spec of a ViT and the side in px of its own grid of positions.
 
     ``heads`` where they are not the usual of this width: they show in no shape. ``depth`` says that so many blocks are
-    all; otherwise a number of blocks that looks like what a cut file leaves is refused. Raises CheckpointError.
+    all, ``whole`` that those which are there are; otherwise a number of blocks that looks like what a cut file leaves
+    is refused. Raises CheckpointError.
     """
     projection = _shape(state, "patch_embed.proj.weight", 4)
     dim, patch = projection[0], projection[-1]
     if projection[1] != 3 or projection[2] != patch:
         raise CheckpointError(f"patch_embed.proj.weight has the shape {projection}: not square patches of RGB")
     blocks = _count(state, "blocks.")
-    _refuse_cut(dim, blocks, depth)
+    _refuse_cut(dim, blocks, blocks if whole and depth is None else depth)
     heads = heads or usual_heads(dim) or max(1, dim // 64)
     if dim % heads:
         raise CheckpointError(f"a width of {dim} is no multiple of {heads} heads")

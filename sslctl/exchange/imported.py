@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
-from .. import __version__
+from .. import __version__, checkpoint
 from ..backbones import Backbone
 from ..checkpoint import LoadedEncoder, digest
-from ..errors import MachineError
 from ..spec import SCHEMA, BackboneSpec
 from ..specfile import check_spec
 
@@ -50,8 +46,4 @@ def as_loaded(
 
 def write(encoder: LoadedEncoder, path: Path) -> None:
     """``encoder`` as a checkpoint that holds it alone. Raises MachineError where the disk refuses."""
-    tensors = {PREFIX + name: value.contiguous() for name, value in encoder.backbone.state_dict().items()}
-    try:
-        save_file(tensors, path, {"format": "pt", "sslctl": json.dumps(encoder.meta, allow_nan=False)})
-    except SafetensorError as e:  # its words for what the disk said
-        raise MachineError(f"cannot write {path}: {e}", "see its permissions and the free space") from e
+    checkpoint.write(path, {PREFIX + k: v.contiguous() for k, v in encoder.backbone.state_dict().items()}, encoder.meta)

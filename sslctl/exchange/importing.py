@@ -48,6 +48,7 @@ class Taken:
     naming: Naming
     prefix: str
     branch: Which | None  # None where the file holds one encoder alone
+    twice: bool  # whether another branch has the same layers: then none is missing
     held: State
     left: dict[str, list[str]]
 
@@ -95,7 +96,7 @@ def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tup
     path = found.path
     try:
         state = to_timm(dict(taken.held), taken.naming)
-        backbone, spec, size = _build(state, layout, wishes)
+        backbone, spec, size = _build(state, layout, wishes, taken.twice)
     except SslctlError as e:
         raise CheckpointError(f"{path}: read as {layout.title}: {e.message}", e.hint) from e
     own = backbone.net.state_dict()
@@ -131,23 +132,21 @@ def _take(found: Foreign, layout: Layout, nest: str, branch: Branch) -> Taken:
             left.setdefault(".".join(name.split(".")[:2]) if "." in name else name, []).append(name)
         elif head := NO_ENCODER.match(name.removeprefix(prefix)):
             left.setdefault(prefix + head[0].rstrip("."), []).append(name)
-    for word in prefixes["online" if which == "momentum" else "momentum"]:
-        _refuse_shorter(found.path, held, _after(found.tensors, nest + word), nest + word)
-    return Taken(layout, naming, prefix, which if layout.momentum else None, held, left)
+    twice = False
+    for where in (nest + word for word in prefixes["online" if which == "momentum" else "momentum"]):
+        layers = [name for name in _after(found.tensors, where) if re.match(r"(blocks|layer\d|layers)\.", name)]
+        if missing := [name for name in layers if name not in held]:
+            raise CheckpointError(f"{found.path}: missing: {prefix}{missing[0]}, which is there under '{where}'")
+        twice = twice or bool(layers)
+    return Taken(layout, naming, prefix, which if layout.momentum else None, twice, held, left)
 
 
-def _refuse_shorter(path: Path, held: State, other: State, where: str) -> None:
-    """CheckpointError where the other branch of a file has layers that this one has not: something is missing."""
-    if missing := [name for name in other if re.match(r"(blocks|layer\d|layers)\.", name) and name not in held]:
-        raise CheckpointError(f"{path}: {missing[0]} is under '{where}' but missing in the branch that was to be taken")
-
-
-def _build(state: State, layout: Layout, wishes: Wishes) -> tuple[Backbone, BackboneSpec, int]:
-    """An encoder without weights for ``state``, its spec, and the side in px of its images."""
+def _build(state: State, layout: Layout, wishes: Wishes, whole: bool) -> tuple[Backbone, BackboneSpec, int]:
+    """An encoder without weights for ``state`` (all its blocks if ``whole``), its spec, its images' side in px."""
     named = wishes.arch is not None
     native = 224
     if "patch_embed.proj.weight" in state:
-        spec, native = vit_spec(state, wishes.heads or layout.heads, layout.position, wishes.depth)
+        spec, native = vit_spec(state, wishes.heads or layout.heads, layout.position, wishes.depth, whole)
         spec = spec.model_copy(update={"norm_eps": layout.norm_eps})
     elif not named:
         spec, native = resnet_spec(state, layout.padding)
