@@ -10,6 +10,8 @@ from pathlib import Path
 
 from .errors import MachineError
 
+LOCK = "run.lock"  # in a directory that one process at a time may write to
+
 
 @contextlib.contextmanager
 def replacing(path: Path, size: int) -> Iterator[Path]:

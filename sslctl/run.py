@@ -10,11 +10,13 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
 from .errors import CheckpointError, MachineError, SpecError
-from .files import sweep, write_atomically
+from .files import LOCK, sweep, write_atomically
 from .spec import Data, Spec
 from .specfile import read_spec_file
 
@@ -62,6 +64,35 @@ def fresh_directory(path: Path) -> Path:
     return candidate
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """The directory ``path``, made where it is not there, for this process alone.
+
+    Raises MachineError where another process has it, naming that one, and where the disk refuses.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / LOCK).open("a+")
+    except OSError as e:
+        raise MachineError(f"run directory {path}: {e.strerror}", "choose another with --out") from e
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            hint = "wait for it, or choose another --out"
+            raise MachineError(f"run directory {path} is in use by {owner}", hint) from e
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                file.truncate(0)
+
+
 class Run:
     """The directory of one run, locked while entered."""
 
@@ -75,26 +106,16 @@ class Run:
         self.sessions_file = path / "sessions.jsonl"
         self.bad_file = path / "bad_images.jsonl"
         self.bad: dict[int, str] = {}
-        self._lock: IO[str] | None = None
+        self._lock: AbstractContextManager[None] | None = None
         self._metrics: IO[str] | None = None
 
     def __enter__(self) -> Run:
+        self._lock = locked(self.path)
+        self._lock.__enter__()
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / "run.lock").open("a+")
+            self.checkpoints.mkdir(exist_ok=True)
         except OSError as e:
             raise MachineError(f"run directory {self.path}: {e.strerror}", "choose another with --out") from e
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            self._lock.close()
-            hint = "wait for it, or choose another --out"
-            raise MachineError(f"run directory {self.path} is in use by {owner}", hint) from e
-        self._lock.truncate(0)
-        self._lock.write(f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        self._lock.flush()
         with contextlib.suppress(OSError, ValueError, KeyError):
             lines = [json.loads(line) for line in self.bad_file.read_text("utf-8").splitlines()]
             self.bad = {line["index"]: line["reason"] for line in lines}
@@ -106,9 +127,7 @@ class Run:
         if self._metrics is not None:
             self._metrics.close()
         if self._lock is not None:
-            with contextlib.suppress(OSError):
-                self._lock.truncate(0)
-            self._lock.close()
+            self._lock.__exit__(None, None, None)
 
     def claim(self, spec: Spec) -> None:
         """Write the spec, or see that the same one stands; SpecError with the differences where another does."""

@@ -1,18 +1,34 @@
-"""What the commands that score an encoder share: features of labelled images, baselines, the result and its gate."""
+"""What the commands that score an encoder share: their options, the images, features, baselines."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from ..errors import DataError, Exit, SpecError
+from ..errors import DataError, SpecError
 from . import output
 from .opening import open_model
+from .options import (
+    Baselines,
+    BatchSize,
+    Confusion,
+    Device,
+    Download,
+    Draws,
+    FailUnder,
+    Json,
+    LabelledData,
+    Labels,
+    Model,
+    NoCache,
+    PerClass,
+    Precision,
+    Seed,
+    ValData,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from torch import device, dtype, nn
@@ -23,9 +39,12 @@ if TYPE_CHECKING:
     from ..evaluate.features import Features
     from ..evaluate.few_labels import FewLabels
     from ..evaluate.score import Score
+    from ..spec import DataSpec
     from ..views.evaluation import EvalTransform
 
     Evaluate = Callable[[Features, Features], list[Score]]
+    Outcome = tuple[list[Score], dict[str, Score], list[Features]]
+    Split = Callable[[DataSpec, int], tuple[Source, Source]]
 
 INTERVAL = 10.0  # seconds between lines of progress
 
@@ -46,7 +65,7 @@ class Experiment:
     labels: FewLabels | None = None
     draws: int | None = None
 
-    def run(self, evaluate: Evaluate, baselines: bool) -> tuple[list[Score], dict[str, Score], list[Features]]:
+    def run(self, evaluate: Evaluate, baselines: bool) -> Outcome:
         """The scores of the encoder, the first score of each baseline, and the encoder's features."""
         from ..evaluate.baselines import PIXELS, Pixels, random_backbone
         from ..evaluate.cache import encoder_identity
@@ -96,122 +115,81 @@ class Experiment:
         return taken.features
 
 
-def open_experiment(
-    model: Path,
-    data: str | None,
-    val_data: str | None,
-    *,
-    seed: int,
-    download: bool,
-    device: str,
-    precision: str,
-    workers: int | None,
-    batch_size: int,
-    cache: bool = True,
-    labels: str | None = None,
-    draws: int | None = None,
-    alone: bool = False,
-) -> Experiment:
-    """The encoder in ``model``, and ``data`` or else the images it was trained on, split as they were then.
+@dataclass(frozen=True)
+class Labelled:
+    """The options of every command that scores an encoder on labelled images."""
 
-    ``labels`` and ``draws`` are the words of ``--labels`` and ``--draws``. ``alone``: one set, not split, both trains
-    and tests.
-    """
-    from .. import distributed
-    from ..data import open_one, open_pair
-    from ..evaluate.cache import cache_beside
-    from ..evaluate.few_labels import parse_labels
-    from ..machine import choose_device, choose_dtype, choose_workers
-    from ..spec import DataSpec
+    model: Model
+    data: LabelledData = None
+    val_data: ValData = None
+    labels: Labels = None
+    fail_under: FailUnder = None
+    seed: Seed = 0
+    device: Device = "auto"
+    precision: Precision = "fp32"  # a score should not depend on what the CPU can do
+    workers: Workers = None
+    batch_size: BatchSize = 256
+    download: Download = False
+    as_json: Json = False
 
-    few = None if labels is None else parse_labels(labels)
-    chosen = choose_device(device)
-    distributed.join(chosen)
-    encoder = open_model(model)
-    drawn = seed
-    if data is None and "imported" in encoder.meta:
-        raise SpecError(f"{model}: these weights are no run's, so there are no images of their own", "give --data")
-    if data is None:
-        spec, seed = encoder.spec.data, encoder.spec.run.seed
-        spec = spec.model_copy(update={"val": val_data or spec.val, "download": download})
-    else:
-        spec = DataSpec(path=data, val=val_data, download=download)
-    train, test = (open_one(spec),) * 2 if alone else open_pair(spec, seed)
-    for source in (train, test):
-        for line in source.notes:
+    def experiment(self, *, alone: bool = False) -> Experiment:
+        """The encoder, and ``--data`` or else the images that it was trained on, split as they were then.
+
+        ``alone``: one set, not split, both trains and tests. Raises DataError where there are no labels.
+        """
+        experiment = self.unlabelled(alone=alone)
+        for source in (experiment.train, experiment.test):
+            if source.labels is None:
+                own = "give labelled images with --data"
+                hint = own if self.data is None else "put images into one folder for each class"
+                raise DataError(f"{source.name} has no labels to evaluate with", hint)
+        return experiment
+
+    def unlabelled(self, *, alone: bool = False, split: Split | None = None) -> Experiment:
+        """The same of images whose labels do not matter; ``split`` brings them in two parts."""
+        from .. import distributed
+        from ..data import open_one, open_pair
+        from ..evaluate.few_labels import parse_labels
+        from ..machine import choose_device, choose_dtype, choose_workers
+        from ..spec import DataSpec
+
+        few = None if self.labels is None else parse_labels(self.labels)
+        chosen = choose_device(self.device)
+        distributed.join(chosen)
+        encoder = open_model(self.model)
+        seed = self.seed
+        if self.data is not None:
+            spec = DataSpec(path=self.data, val=self.val_data, download=self.download)
+        elif "imported" in encoder.meta:
+            reason = "these weights are no run's, so there are no images of their own"
+            raise SpecError(f"{self.model}: {reason}", "give --data")
+        else:
+            spec, seed = encoder.spec.data, encoder.spec.run.seed
+            spec = spec.model_copy(update={"val": self.val_data or spec.val, "download": self.download})
+        train, test = (open_one(spec),) * 2 if alone else (split or open_pair)(spec, seed)
+        for line in dict.fromkeys([*train.notes, *test.notes]):
             output.note(line)
-        if source.labels is None:
-            hint = "give labelled images with --data" if data is None else "put images into one folder for each class"
-            raise DataError(f"{source.name} has no labels to evaluate with", hint)
-    dtype = choose_dtype(precision, chosen)
-    kept = cache_beside(encoder.path) if cache and encoder.path.exists() else None
-    workers = choose_workers(workers)
-    return Experiment(encoder, train, test, chosen, dtype, workers, batch_size, drawn, kept, few, draws)
+        dtype, workers = choose_dtype(self.precision, chosen), choose_workers(self.workers)
+        return Experiment(encoder, train, test, chosen, dtype, workers, self.batch_size, self.seed, labels=few)
 
 
-def finish(
-    task: str,
-    experiment: Experiment,
-    outcome: tuple[list[Score], dict[str, Score], list[Features]],
-    *,
-    fail_under: float | None,
-    as_json: bool,
-) -> None:
-    """Print the result; exit with code 7 where its top-1, that of the first score, is under ``fail_under``."""
-    scores, beside, pair = outcome
-    first, encoder = scores[0], experiment.encoder
-    notes = list(dict.fromkeys(line for score in scores for line in score.notes))
-    skipped = [{"image": name, "reason": reason} for part in pair for name, reason in part.skipped]
-    for line in notes:
-        output.warn(line)
-    if skipped:
-        output.warn(f"{len(skipped)} images cannot be read, the first: {skipped[0]['image']}: {skipped[0]['reason']}")
-    result: dict[str, Any] = {"task": task, **first.as_dict()}
-    result["protocol"] |= {
-        "arch": encoder.spec.backbone.arch,
-        "size": encoder.meta["image"]["size"],
-        "precision": str(experiment.dtype).removeprefix("torch."),
-    }
-    if len(scores) > 1:
-        result["grid"] = [dict(s.protocol) | {"top1": s.top1, "top5": s.top5} for s in scores]
-    if beside:
-        result["baselines"] = {name: score.as_dict() for name, score in beside.items()}
-    sets = zip(("train", "test"), pair, strict=True)
-    result |= {
-        "data": {key: {"name": part.name, "fingerprint": part.fingerprint} for key, part in sets},
-        "checkpoint": {"path": str(encoder.path), "method": encoder.spec.method.name, "step": encoder.meta["step"]},
-        "skipped": skipped,
-        "notes": notes,
-    }
-    if fail_under is not None:
-        result["gate"] = {"fail_under": fail_under, "passed": first.top1 >= fail_under}
-    output.emit(result, as_json, describe(task, scores, beside, pair))
-    if fail_under is not None and first.top1 < fail_under:
-        output.warn(f"top-1 {first.top1:.4f} is under --fail-under {fail_under:g}")
-        raise typer.Exit(int(Exit.GATE))
+@dataclass(frozen=True)
+class Frozen(Labelled):
+    """The options of the commands that score frozen features."""
 
+    draws: Draws = None
+    no_cache: NoCache = False
+    baselines: Baselines = False
+    per_class: PerClass = False
+    confusion: Confusion = False
 
-def describe(task: str, scores: list[Score], beside: dict[str, Score], pair: list[Features]) -> str:
-    """The result for people, the first score first."""
-    first = scores[0]
-    lines = [f"{task}: {first}"]
-    shown = ("k", "temperature", "l2", "lr")
-    if len(scores) > 1:
-        for score in scores:
-            words = ", ".join(f"{key} {score.protocol[key]:g}" for key in shown if key in score.protocol)
-            lines.append(f"  {words}: {score}")
-    else:
-        lines.append("  " + ", ".join(f"{key} {first.protocol[key]:g}" for key in shown if key in first.protocol))
-    if first.protocol.get("draws", 1) > 1:
-        lines.append(
-            f"  mean of {first.protocol['draws']} draws of {first.protocol['labels']}; "
-            f"they differ by {100 * first.protocol['spread']:.1f} points (one standard deviation)"
-        )
-    names = {"pixels": "raw pixels", "random": "random weights"}
-    lines += [f"  {names[key]}: {score}" for key, score in beside.items()]
-    where = pair[0].name if pair[0].name == pair[1].name else f"{pair[0].name} and {pair[1].name}"
-    lines.append(f"  {first.n_train} training and {first.n_test} test images of {first.classes} classes, {where}")
-    return "\n".join(lines)
+    def unlabelled(self, *, alone: bool = False, split: Split | None = None) -> Experiment:
+        from ..evaluate.cache import cache_beside
+
+        experiment = super().unlabelled(alone=alone, split=split)
+        path = experiment.encoder.path
+        kept = None if self.no_cache or not path.exists() else cache_beside(path)
+        return replace(experiment, cache=kept, draws=self.draws)
 
 
 def progress() -> Callable[[int, int], None]:

@@ -7,23 +7,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ..errors import SpecError
-from .evaluating import finish, open_experiment
-from .options import (
-    BatchSize,
-    Device,
-    Download,
-    Draws,
-    FailUnder,
-    Json,
-    LabelledData,
-    Labels,
-    Model,
-    NoCache,
-    Precision,
-    Seed,
-    ValData,
-    Workers,
-)
+from .evaluating import Frozen
+from .options import takes
+from .scored import finish
 
 if TYPE_CHECKING:
     from ..evaluate.features import Features
@@ -32,28 +18,25 @@ if TYPE_CHECKING:
 N = TypeVar("N", int, float)
 
 
+@takes("given", Frozen)
 def knn(
-    model: Model,
-    data: LabelledData = None,
-    val_data: ValData = None,
+    *,
     k: Annotated[str, typer.Option(help="Neighbours that vote; several as 10,20: the first is the result.")] = "20",
     temperature: Annotated[str, typer.Option(help="Of the votes' weights; several as 0.07,0.1.")] = "0.07",
-    baselines: Annotated[bool, typer.Option("--baselines", help="Score raw pixels and random weights too.")] = False,
-    labels: Labels = None,
-    draws: Draws = None,
-    fail_under: FailUnder = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    precision: Precision = "fp32",  # a score should not depend on what the CPU can do
-    workers: Workers = None,
-    batch_size: BatchSize = 256,
-    download: Download = False,
-    no_cache: NoCache = False,
-    as_json: Json = False,
+    retrieval: Annotated[bool, typer.Option("--retrieval", help="mAP and recall@k of looking images up, too.")] = False,
+    leave_one_out: Annotated[
+        bool | None,
+        typer.Option(
+            "--leave-one-out/--split",
+            help="Test each image on all others, or keep some to test on; by default as --data has one part or two.",
+            show_default=False,
+        ),
+    ] = None,
+    given: Frozen,
 ) -> None:
     """Score an encoder by its nearest neighbours.
 
-    The weighted vote of InstDisc and DINO; nothing is trained.
+    The weighted vote of InstDisc and DINO; nothing is trained. A single labelled set is scored leave-one-out.
 
     Examples:
 
@@ -63,30 +46,23 @@ def knn(
 
       sslctl knn last.safetensors --data labelled/ --labels 10-per-class
 
+      sslctl knn last.safetensors --data labelled/ --per-class --confusion --retrieval
+
       sslctl knn last.safetensors --data train/ --val-data test/ --fail-under 0.5
     """
     ks, temperatures = numbers("--k", k, int), numbers("--temperature", temperature, float)
-    experiment = open_experiment(
-        model,
-        data,
-        val_data,
-        seed=seed,
-        download=download,
-        device=device,
-        precision=precision,
-        workers=workers,
-        batch_size=batch_size,
-        cache=not no_cache,
-        labels=labels,
-        draws=draws,
-    )
+    if leave_one_out and (given.labels or given.val_data):
+        raise SpecError("--leave-one-out takes one set with all its labels", "leave out --val-data and --labels")
+    if retrieval and given.labels:
+        raise SpecError("--retrieval looks images up among all of the training set", "leave out --labels")
+    experiment = given.experiment(alone=_single(given) if leave_one_out is None else leave_one_out)
 
     def evaluate(train: Features, test: Features) -> list[Score]:
         from ..evaluate import knn as by_neighbours
 
-        return by_neighbours.knn(train, test, ks, temperatures)
+        return by_neighbours.knn(train, test, ks, temperatures, retrieval=retrieval)
 
-    finish("knn", experiment, experiment.run(evaluate, baselines), fail_under=fail_under, as_json=as_json)
+    finish("knn", given, experiment, experiment.run(evaluate, given.baselines))
 
 
 def numbers(option: str, text: str, kind: type[N]) -> list[N]:
@@ -98,3 +74,12 @@ def numbers(option: str, text: str, kind: type[N]) -> list[N]:
     if not found or not all(0 < number < 1e9 for number in found):
         raise SpecError(f"{option} '{text}': not positive numbers separated by commas", f"for example {option} 10,20")
     return list(dict.fromkeys(found))
+
+
+def _single(given: Frozen) -> bool:
+    """Whether ``--data`` is one set, of which nothing need be kept: all labels may be used."""
+    from ..data.opening import has_own_val
+
+    if given.data is None or given.val_data or given.labels:
+        return False
+    return not has_own_val(given.data)

@@ -74,3 +74,6 @@ Draws = Annotated[
     int | None,
     typer.Option("--draws", min=1, max=1000, help="Draws of --labels to average; 5 by default.", show_default=False),
 ]
+Baselines = Annotated[bool, typer.Option("--baselines", help="Score raw pixels and random weights too.")]
+PerClass = Annotated[bool, typer.Option("--per-class", help="Top-1 of each class, with its interval.")]
+Confusion = Annotated[bool, typer.Option("--confusion", help="Which class is taken for which.")]

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import DataError, closest
 from ..spec import DataSpec
-from . import arrays, listing
+from . import arrays, listing, pack
 from .decode import EXTENSIONS
 from .demo import DEMOS, open_demo
 from .folder import Split, folder_parts, open_folder
@@ -17,7 +17,7 @@ from .public import PUBLIC, open_public, public_name
 from .source import Source, align_labels, printable
 from .unreadable import check_bad, check_some_readable
 
-KINDS = "a folder of images, a list (.txt .csv .tsv), an array pack (.npz .safetensors), demo, or a public set"
+KINDS = "a folder of images, a list (.txt .csv .tsv), a .pack, an array pack (.npz .safetensors), demo, or a public set"
 
 
 def open_source(path: str, *, split: Split = "train", download: bool = False, labelled: bool = True) -> Source:
@@ -68,7 +68,8 @@ def split_source(source: Source, fraction: float, seed: int) -> tuple[Source, So
 def open_pair(spec: DataSpec, seed: int, *, labelled: bool = True) -> tuple[Source, Source]:
     """The images to train on and those for evaluation: ``spec.val``, or the set's own part, or a seeded share of it.
 
-    Both are held in memory as ``spec.in_memory`` says, and labels of both index the same classes, matched by name.
+    Both are held in memory as ``spec.in_memory`` says, and labels of both index the classes of the first, matched by
+    name; the second may lack some of them.
     With ``labelled=False`` labels that do not match are no error: the training set then goes without them; and a set
     without labels is not split, since there is nothing to evaluate with: all of it is both parts.
     Raises DataError, and MachineError where a public set cannot be fetched.
@@ -85,7 +86,7 @@ def open_pair(spec: DataSpec, seed: int, *, labelled: bool = True) -> tuple[Sour
         train.notes.append(f"{len(val)} of {len(train) + len(val)} images are kept for evaluation (or give --val-data)")
     if train.labels is not None and val.labels is not None:
         try:
-            val = align_labels(val, train, allow_missing=not labelled)
+            val = align_labels(val, train, allow_missing=True)
         except DataError as e:
             if labelled:
                 raise
@@ -129,6 +130,8 @@ def _share(n: int, fraction: float) -> int:
 
 def _open_file(path: str, split: Split) -> Source:
     extension = os.path.splitext(path)[1].lower()
+    if extension == pack.EXTENSION:
+        return pack.open_pack(path)
     if extension in arrays.EXTENSIONS:
         return arrays.open_pack(path, split)
     if extension in listing.EXTENSIONS:

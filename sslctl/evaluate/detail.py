@@ -21,12 +21,12 @@ def confusion(score: Score) -> Tensor:
 def per_class(score: Score, classes: Sequence[str]) -> list[dict[str, Any]]:
     """For each class: its test images, top-1 among them and its 95 % interval; None where there is no image."""
     counts = confusion(score)
-    draws = int(score.protocol.get("draws", 1))
+    times = int(counts.sum()) // score.n_test  # that each image was judged, over draws of labels and seeds
     rows = []
     for name, right, n in zip(classes, counts.diagonal().tolist(), counts.sum(1).tolist(), strict=True):
         share = right / n if n else None
-        interval = None if share is None else list(wilson(share, n // draws))
-        rows.append({"class": name, "images": n // draws, "top1": share, "interval": interval})
+        interval = None if share is None else list(wilson(share, n // times))
+        rows.append({"class": name, "images": n // times, "top1": share, "interval": interval})
     return rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from torch import Tensor
 from ..data.source import Source, printable
 from ..errors import DataError, SpecError
 from .features import Features
-from .score import Score, join
+from .repeats import average
+from .score import Score
 
 Evaluate = Callable[[Features, Features], list[Score]]
 DRAWS = 5
@@ -112,33 +113,10 @@ def over_draws(evaluate: Evaluate, few: FewLabels, source: Source, seed: int, dr
         if without := int((short == 0).sum()):
             notes.append(f"{without} of {len(train.classes)} classes have no labelled image")
         parts = [evaluate(train.take(rows), test) for rows in chosen]
-        return [average(list(same), few.text, seed, tuple(notes)) for same in zip(*parts, strict=True)]
+        own = {"labels": few.text, "draws": len(chosen), "labels_seed": seed}
+        return [average(list(same), "draws_top1", own, tuple(notes)) for same in zip(*parts, strict=True)]
 
     return run
-
-
-def average(scores: list[Score], labels: str, seed: int, notes: tuple[str, ...] = ()) -> Score:
-    """One score for several draws of the labels: the means, and in ``protocol`` each draw and their deviation.
-
-    ``spread`` is the standard deviation (n - 1) of top-1 over draws; the interval is still that of the test images.
-    """
-    top1 = np.array([s.top1 for s in scores])
-    own = {
-        "labels": labels,
-        "draws": len(scores),
-        "labels_seed": seed,
-        "draws_top1": top1.tolist(),
-        "spread": float(top1.std(ddof=1)) if len(scores) > 1 else None,
-    }
-    every = tuple(dict.fromkeys([*notes, *(line for s in scores for line in s.notes)]))
-    return replace(
-        scores[0],
-        top1=float(top1.mean()),
-        top5=float(np.mean([s.top5 for s in scores])),
-        protocol=dict(scores[0].protocol) | own,
-        notes=every,
-        verdict=join([s.verdict for s in scores if s.verdict]),
-    )
 
 
 def _read_list(path: Path) -> tuple[str, ...]:

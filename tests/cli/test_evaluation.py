@@ -1,4 +1,4 @@
-"""knn, linear-eval and export from the command line: on a run alone, JSON, gates, exit codes."""
+"""knn and linear-eval from the command line: on a run alone, JSON, gates, exit codes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,6 @@ def test_usage_errors_name_the_value(resnet: Path, vit: Path, tmp_path: Path) ->
         (("knn", resnet, "--temperature", "0"), "--temperature '0'"),
         (("knn", resnet, "--device", "cubs"), "--device 'cubs'"),
         (("knn", resnet, "--precision", "fp23"), "--precision 'fp23'"),
-        (("export", resnet, "--out", tmp_path / "e", "--format", "tim"), "did you mean 'timm'"),
         (("attn-map", resnet, "x.png"), "does not exist"),
         (("attn-map", vit, tmp_path / "nowhere"), "does not exist"),
     ]:
@@ -93,25 +92,17 @@ def test_usage_errors_name_the_value(resnet: Path, vit: Path, tmp_path: Path) ->
     assert call("knn", tmp_path).exit_code == 4
 
 
-def test_export_says_how_to_load_it(vit: Path, tmp_path: Path) -> None:
-    found = result("export", vit, "--out", tmp_path / "encoder")
-    assert found["difference"] < 1e-5 and found["format"] == "timm"
-    assert "local-dir:encoder" in found["load"]
-    assert sorted(p.name for p in (tmp_path / "encoder").iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    done = call("export", vit, "--out", tmp_path / "encoder")
-    assert done.exit_code == 2 and "--force" in done.stderr
-
-
 def test_features_are_taken_once_and_anew_when_told(resnet: Path, images: Path) -> None:
     words = ("knn", resnet, "--data", images, "--seed", "7")
-    first, again, anew = call(*words), call(*words), call(*words, "--no-cache")
+    by_split = (*words, "--split")
+    first, again, anew = call(*by_split), call(*by_split), call(*by_split, "--no-cache")
     assert first.stdout == again.stdout == anew.stdout
     assert "taken before" in again.stderr and "taken before" not in first.stderr + anew.stderr
     assert call("linear-eval", *words[1:]).stderr.count("taken before") == 2
     files = list((resnet / "features").glob("*.safetensors"))
     for path in files:
         path.write_bytes(path.read_bytes()[:-3])
-    damaged = call(*words)
+    damaged = call(*by_split)
     assert damaged.stdout == first.stdout and "taken before" not in damaged.stderr
     assert len(list((resnet / "features").iterdir())) == len(files)
 

@@ -17,6 +17,7 @@ from sslctl.checkpoint import load_encoder
 from sslctl.cli.main import app
 from sslctl.evaluate.baselines import random_backbone
 from sslctl.evaluate.finetune import Classifier, Recipe, groups, mix, targets
+from sslctl.run import locked
 from sslctl.spec import BackboneSpec
 
 from ..training import BACKBONE, small_spec
@@ -110,7 +111,12 @@ def test_it_learns_and_leaves_files_that_other_commands_read(encoder: Path, imag
     found = tuned(*words, "--mixup", 0.2, "--smoothing", 0.1)
     assert found["top1"] == 1.0 and (found["n_train"], found["n_test"]) == (54, 6)
     assert found["protocol"]["mixup"] == 0.2 and found["protocol"]["layer_decay"] == 0.75
-    assert {p.name for p in (tmp_path / "t").iterdir()} == {"metrics.jsonl", "model.safetensors", "result.json"}
+    assert {p.name for p in (tmp_path / "t").iterdir()} == {
+        "metrics.jsonl",
+        "model.safetensors",
+        "result.json",
+        "run.lock",
+    }
     assert json.loads((tmp_path / "t" / "result.json").read_text()) == found
     lines = [json.loads(line) for line in (tmp_path / "t" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(1, 13))
@@ -121,6 +127,9 @@ def test_it_learns_and_leaves_files_that_other_commands_read(encoder: Path, imag
     assert near.exit_code == 0 and json.loads(near.stdout)["checkpoint"]["step"] == lines[-1]["step"]
     refused = call("finetune", *words)
     assert refused.exit_code == 2 and "--force" in refused.stderr
+    with locked(tmp_path / "t"):
+        busy = call("finetune", *words, "--force")
+        assert busy.exit_code == 5 and "is in use by pid" in busy.stderr
 
 
 def test_it_begins_where_it_says_and_twice_is_the_same(encoder: Path, images: Path, tmp_path: Path) -> None:
