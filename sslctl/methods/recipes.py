@@ -10,9 +10,12 @@ from typing import NamedTuple
 from ..errors import SpecError, closest
 from ..spec import Data
 from ..specfile import merge, parse_yaml
+from . import METHODS
 
 FILE = Path(__file__).with_name("recipes.yaml")
 SMALL = "small"
+ALONE = ("pretext", "supervised")
+"""Kinds of methods that compare no views."""
 
 
 class Recipe(NamedTuple):
@@ -41,7 +44,8 @@ def published(method: str | None = None) -> list[Recipe]:
 def small(method: str) -> Recipe:
     """The recipe for thousands of images on one device or a CPU."""
     parts = _table()[SMALL]
-    return Recipe(SMALL, stack(parts["all"], parts.get(method, {}), {"method": {"name": method}}))
+    layers = [parts["all"]] if METHODS[method].kind in ALONE else [parts["all"], parts["views"]]
+    return Recipe(SMALL, stack(*layers, parts.get(method, {}), {"method": {"name": method}}))
 
 
 def find_recipe(name: str, method: str | None) -> Recipe:
