@@ -1,10 +1,10 @@
 """Every method with its small recipe on the demo set: kNN top-1 over seeds, as a Markdown table on stdout.
 
-    python benchmarks/demo_methods.py [--methods byol swav] [--seeds 0 1 2] [--views 2x20@0.4-1] [--out FOLDER]
+    python benchmarks/demo_methods.py [--quick] [--methods byol swav] [--seeds 0 1 2] [--out FOLDER]
         [-- options of pretrain]
 
-Runs that are finished in --out are not repeated, so it goes on where it was interrupted. On two cores a method and seed
-takes some minutes.
+Runs that are finished in --out are not repeated, so it goes on where it was interrupted. A method and seed takes some
+minutes on two cores, and --quick about 20 seconds of one core: small views and few epochs, as many as fit into that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from sslctl.cli.main import app
-from sslctl.methods import METHODS, load_method
+from sslctl.methods import METHODS
+
+PAIRS = "--epochs 5 --multi-crop 2x16@0.7-1"
+QUICK = {
+    "instdisc": "--epochs 10 --multi-crop 1x16@0.7-1",
+    "rotnet": "--epochs 3 --multi-crop 1x20@0.765-1",
+    "jigsaw": "--epochs 8",
+    "cpc": "--epochs 2 --multi-crop 1x24@0.7-1",
+    "supervised": "--epochs 10 --multi-crop 1x16@0.7-1",
+}
+"""What --quick says for the methods that see an image once; PAIRS for all others."""
 
 
 def sslctl(*words: object) -> dict[str, Any]:
@@ -34,43 +44,38 @@ def sslctl(*words: object) -> dict[str, Any]:
 
 
 def measure(method: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
-    """Pretrain one method with one seed and score it; the score is kept beside the run."""
+    """Pretrain one method with one seed and score it, with baselines for the first seed; kept beside the run."""
     run = given.out / f"{method}-{seed}"
     kept = run / "demo_methods.json"
     if not kept.is_file():
         words = ["--method", method, "--recipe", "small", "--data", "demo", "--seed", seed, "--out", run]
-        if given.views and load_method(method).views.crops.startswith("2x"):
-            words += ["--multi-crop", given.views]
-        trained = sslctl("pretrain", *words, *given.options)
-        kept.write_text(json.dumps({"trained": trained, "knn": sslctl("knn", run, "--baselines")}))
+        quick = QUICK.get(method, PAIRS).split() if given.quick else []
+        trained = sslctl("pretrain", *words, *quick, *given.options)
+        beside = ["--baselines"] if seed == given.seeds[0] else []
+        kept.write_text(json.dumps({"trained": trained, "knn": sslctl("knn", run, *beside)}))
     found: dict[str, Any] = json.loads(kept.read_text())
     return found
 
 
 def table(results: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
-    """A row for every method: mean kNN top-1, each seed's, how healthy the last run was; then what is to be beaten."""
-
-    def row(name: str, scores: list[float], last: str) -> str:
-        cells = [f"{100 * score:.1f}" for score in (statistics.mean(scores), *scores)]
-        return f"| {name} | {' | '.join(cells)} | {last} |"
-
-    head = ["method", "kNN top-1, %", *(f"seed {seed}" for seed in seeds), "at the end"]
+    """A row for every method: mean kNN top-1, each seed's, its random weights', health; then what is to be beaten."""
+    head = ["method", "kNN top-1, %", *(f"seed {seed}" for seed in seeds), "random weights", "at the end"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for method, runs in results.items():
-        health = runs[-1]["trained"]["health"]
-        lines.append(row(METHODS[method].title, [run["knn"]["top1"] for run in runs], health))
-    first = next(iter(results.values()))
-    for key, name in (("pixels", "raw pixels"), ("random", "random weights")):
-        lines.append(row(name, [run["knn"]["baselines"][key]["top1"] for run in first], ""))
-    return "\n".join(lines)
+        scores = [run["knn"]["top1"] for run in runs]
+        random = runs[0]["knn"]["baselines"]["random"]["top1"]
+        cells = [f"{100 * score:.1f}" for score in (statistics.mean(scores), *scores, random)]
+        lines.append(f"| {METHODS[method].title} | {' | '.join(cells)} | {runs[-1]['trained']['health']} |")
+    pixels = next(iter(results.values()))[0]["knn"]["baselines"]["pixels"]["top1"]
+    return "\n".join([*lines, f"| raw pixels | {100 * pixels:.1f} |{' |' * (len(head) - 2)}"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--quick", action="store_true", help="a fraction of the recipe's length, on smaller views")
     parser.add_argument("--out", type=Path, default=Path("runs/demo-methods"))
-    parser.add_argument("--views", metavar="CROPS", help="--multi-crop of the methods that compare views")
     parser.add_argument("options", nargs="*", help="further options of pretrain, after --")
     given = parser.parse_args()
     for seed in given.seeds:  # a seed at a time, so that what is there when it is interrupted is a table
