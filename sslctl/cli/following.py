@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..backbones import Backbone
-    from ..training import Training
     from ..run import Run
+    from ..training import Training
 
 ON_STOP = 3.0  # seconds for neighbours in the report of a run that was asked to leave
 
