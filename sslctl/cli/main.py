@@ -27,8 +27,11 @@ from .inspect_ import inspect_
 from .knn import knn
 from .linear_eval import linear_eval
 from .methods import methods
+from .neighbours import neighbours
 from .options import Quiet, Verbose
+from .pca import pca
 from .pretrain import pretrain
+from .projection import projection
 from .report import report
 
 app = typer.Typer(
@@ -118,6 +121,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench,
     "report": report,
     "attn-map": attn_map,
+    "pca": pca,
+    "neighbours": neighbours,
+    "projection": projection,
     "export": export,
     "import": import_,
     "inspect": inspect_,
