@@ -9,7 +9,7 @@ import typer
 
 from . import output
 from .evaluating import progress
-from .looking import list_failed, open_images
+from .looking import Size, list_failed, open_images
 from .opening import open_model
 from .options import Device, Json, Model
 from .scoring_maps import describe, score_masks
@@ -32,12 +32,7 @@ def attn_map(
     ] = "auto",
     block: Annotated[int, typer.Option(help="Which block's attention; -1 is the last.")] = -1,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Share of the mass that a mask keeps.")] = 0.6,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            min=8, max=4096, help="Side in px of the area to resize to; by default as trained.", show_default=False
-        ),
-    ] = None,
+    size: Size = None,
     pictures: Annotated[
         str, typer.Option(help="Which to write, of heads, masks, mean, union, overlay, sheet.")
     ] = "heads,masks,mean,union,overlay,sheet",

@@ -1,7 +1,8 @@
-"""What the commands that paint images share: which images, and what becomes of those that cannot be read."""
+"""What the commands that look at images share: which images, their features, and those that cannot be read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,11 +10,24 @@ import typer
 
 from ..errors import DataError, Exit
 from . import output
+from .evaluating import progress
 
 if TYPE_CHECKING:
+    from ..checkpoint import LoadedEncoder
     from ..data import Source
+    from ..evaluate.features import Features
 
 Images = Annotated[str, typer.Argument(metavar="IMAGES", help="An image, or what --data takes.", show_default=False)]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        "--size",
+        min=8,
+        max=4096,
+        help="Side in px of the area to resize to; by default as trained.",
+        show_default=False,
+    ),
+]
 
 
 def open_images(images: str) -> Source:
@@ -29,6 +43,48 @@ def open_images(images: str) -> Source:
     if len(source) == 0:
         raise DataError(f"{images}: holds no images")
     return source
+
+
+def features_of(
+    encoder: LoadedEncoder,
+    source: Source,
+    *,
+    device: str,
+    precision: str,
+    workers: int | None,
+    batch_size: int,
+    cache: bool,
+) -> Features:
+    """Features of ``source`` as evaluation takes them: those kept beside the run, or else by a pass."""
+    from ..evaluate.cache import cache_beside, encoder_identity, take_features
+    from ..machine import choose_device, choose_dtype, choose_workers
+    from ..views.evaluation import EvalTransform
+
+    chosen, image = choose_device(device), encoder.meta["image"]
+    what = f"features of {len(source)} images of {source.name}, {encoder.spec.backbone.arch}"
+    taken = take_features(
+        cache_beside(encoder.path) if cache and encoder.path.exists() else None,
+        encoder_identity(encoder),
+        encoder.backbone,
+        source,
+        EvalTransform(image["size"], image["mean"], image["std"]),
+        batch_size=batch_size,
+        workers=choose_workers(workers),
+        device=chosen,
+        dtype=choose_dtype(precision, chosen),
+        starting=lambda: output.note(what),
+        progress=progress(),
+    )
+    if taken.before:
+        output.note(f"{what}: taken before (or --no-cache)")
+    if taken.unkept:
+        output.warn(f"features are not kept: {taken.unkept}")
+    return taken.features
+
+
+def failed_of(features: Sequence[Features]) -> list[dict[str, str]]:
+    """The images without features, as ``list_failed`` takes them."""
+    return [{"image": name, "reason": reason} for part in features for name, reason in part.skipped]
 
 
 def list_failed(failed: list[dict[str, str]], total: int) -> None:

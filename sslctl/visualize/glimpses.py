@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,10 +71,11 @@ def fixed_images(source: Source, transform: EvalTransform, count: int = IMAGES) 
     return torch.stack([transform.crop(image) for _, image in images]), [source.item_name(i) for i, _ in images]
 
 
-def spaced(source: Source, count: int) -> list[int]:
-    """Where ``count`` images evenly spaced over ``source`` stand, none at its ends where there are more."""
-    count = min(count, len(source))
-    return list(dict.fromkeys(torch.linspace(0, len(source) - 1, count + 2)[1:-1].round().int().tolist()))
+def spaced(images: Sized, count: int) -> list[int]:
+    """Where ``count`` of ``images``, evenly spaced, stand: none at the ends where there are more, else all."""
+    if count >= len(images):
+        return list(range(len(images)))
+    return list(dict.fromkeys(torch.linspace(0, len(images) - 1, count + 2)[1:-1].round().int().tolist()))
 
 
 def look(encoder: Backbone, x: Tensor) -> Tensor:

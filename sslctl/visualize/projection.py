@@ -1,0 +1,114 @@
+"""Embeddings in two dimensions as one page: points, thumbnails, classes; opens without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ..data.decode import BadImage
+from ..data.source import Source
+from ..errors import MachineError, SpecError
+from ..evaluate.features import Features
+from .paint import fit
+from .patch_pca import components
+
+HERE = Path(__file__).parent
+THUMB = 48  # px
+QUALITY = 80  # of the thumbnails' JPEG
+
+
+def flatten(x: Tensor, how: str, seed: int = 0) -> tuple[NDArray[np.float32], str]:
+    """Places of features ``x`` (n, D) in the plane, (n, 2), and a sentence on what they keep.
+
+    Features are brought to length one, as nearest neighbours see them. ``pca``: the first two principal components.
+    Else UMAP (McInnes et al. 2018) by cosine, drawn from ``seed``. Raises SpecError for too few images, MachineError
+    where umap-learn is missing.
+    """
+    x = F.normalize(x, dim=1)
+    if len(x) < 3:
+        raise SpecError(f"{len(x)} images cannot be laid out", "give three or more")
+    if how == "pca":
+        mean, axes, shares = components(x.double(), 2)
+        return ((x.double() - mean) @ axes.T).float().numpy(), f"PCA, {100 * sum(shares):.0f} % of the variance"
+    try:
+        import umap
+    except ImportError as e:
+        raise MachineError("--by umap needs umap-learn, which is not here", "pip install 'sslctl[umap]'") from e
+    neighbours = min(15, len(x) - 1)
+    start = "spectral" if len(x) > 10 else "random"  # eigenvectors of a handful of points cannot be found
+    made = umap.UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed, init=start, n_jobs=1)
+    return np.asarray(made.fit_transform(x.numpy()), np.float32), f"UMAP, {neighbours} neighbours, seed {seed}"
+
+
+def write_page(
+    features: Features,
+    places: NDArray[np.float32],
+    source: Source,
+    title: str,
+    about: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> bytes:
+    """The page of ``features`` at ``places`` (n, 2): a canvas to zoom and move, thumbnails in the page itself.
+
+    Whatever comes from files is escaped; the one script is allowed by its hash, and no address at all.
+    """
+    low, high = places.min(0), places.max(0)
+    unit = (places - low) / np.maximum(high - low, 1e-12).max()
+    told: dict[str, Any] = {
+        "x": unit[:, 0].round(5).tolist(),
+        "y": unit[:, 1].round(5).tolist(),
+        "label": features.labels.tolist(),
+        "classes": features.classes,
+        "names": [source.item_name(int(i)) for i in features.index],
+        "thumb": THUMB,
+        "columns": math.ceil(math.sqrt(len(unit))),
+    }
+    script = (HERE / "projection.js").read_text("utf-8")
+    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
+    page = environment.get_template("projection.html").render(
+        title=title,
+        about=about,
+        told=told,
+        sprite=base64.b64encode(thumbnails(source, features.index.tolist(), told["columns"], progress)).decode(),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    return page.encode()
+
+
+def thumbnails(
+    source: Source, index: Sequence[int], columns: int, progress: Callable[[int, int], None] = lambda done, total: None
+) -> bytes:
+    """The images at ``index`` side by side in rows of ``columns``, a JPEG; what can no longer be read stays grey."""
+    rows = -(-len(index) // columns)
+    page = Image.new("RGB", (columns * THUMB, rows * THUMB), (128, 128, 128))
+    for place, i in enumerate(index):
+        try:
+            tile = fit(source.read(i), THUMB)
+        except BadImage:
+            continue
+        page.paste(Image.fromarray(tile), (place % columns * THUMB, place // columns * THUMB))
+        progress(place + 1, len(index))
+    buffer = io.BytesIO()
+    page.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def some(source: Source, most: int) -> Source:
+    """``source`` itself, or ``most`` of its images evenly spaced."""
+    if len(source) <= most:
+        return source
+    return source.take(torch.linspace(0, len(source) - 1, most).round().long().numpy())
