@@ -27,7 +27,8 @@ def feature_map(backbone: Backbone, x: Tensor) -> Tensor:
 def patch_grid(backbone: Backbone, tokens: Tensor, x: Tensor) -> Tensor:
     """The patches among a ViT's ``tokens`` (B, N, D) of images ``x``, each in its place: (B, D, rows, columns)."""
     patches = tokens[:, backbone.net.num_prefix_tokens :].transpose(1, 2)  # (B, D, h w)
-    return patches.reshape(*patches.shape[:2], *(size // backbone.patch for size in x.shape[-2:]))
+    grid: Tensor = patches.reshape(*patches.shape[:2], *(size // backbone.patch for size in x.shape[-2:]))
+    return grid
 
 
 def activation(backbone: Backbone, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -112,7 +112,7 @@ def real_images(encoder: LoadedEncoder, count: int = IMAGES) -> tuple[list[Pixel
             source = open_source(encoder.spec.data.path, labelled=False)
             found = _some(source, count)
             if len(found) == count:
-                return found, source.name
+                return found, PurePath(encoder.spec.data.path).name  # where it lies does not belong into a card
         except SslctlError:
             pass  # moved, or not on this machine: any real image will do
     demo = open_demo(DEMO, "val", n=count, size=max(32, encoder.meta["image"]["size"]))
@@ -126,8 +126,9 @@ def at_size(images: list[Pixels], size: int) -> Tensor:
 
 
 def normalised(pixels: Tensor, image: Mapping[str, Any]) -> Tensor:
-    """uint8 (B, 3, S, S) as the encoder takes it: float32, less the mean, over the deviation that ``image`` states."""
-    return EvalTransform(pixels.shape[-1], image["mean"], image["std"], crop=1.0).batch(pixels)
+    """uint8 (B, 3, H, W) as the encoder takes it: float32, less the mean, over the deviation that ``image`` states."""
+    mean, std = (torch.tensor(image[key])[:, None, None] * 255 for key in ("mean", "std"))
+    return (pixels.float() - mean) / std
 
 
 def _some(source: Any, count: int) -> list[Pixels]:
