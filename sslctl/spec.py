@@ -42,6 +42,7 @@ class ViewsSpec(Section):
     flip: float | None = Field(None, ge=0, le=1, description="probability of a horizontal flip")
     jitter: float | None = Field(None, ge=0, le=1, description="probability of colour jitter")
     jitter_strength: float = Field(1.0, ge=0, le=2, description="factor on the method's jitter ranges")
+    hue: float | None = Field(None, ge=0, le=0.5, description="range of hue jitter in turns, whatever the strength")
     grayscale: float | None = Field(None, ge=0, le=1, description="probability of dropping colour")
     blur: float | None = Field(None, ge=0, le=1, description="probability of Gaussian blur")
     solarize: float | None = Field(None, ge=0, le=1, description="probability of solarization")

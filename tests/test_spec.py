@@ -131,6 +131,7 @@ def test_only_finite_numbers(path: str, value: Any) -> None:
         ("data.val_fraction", [0, 1], [0.5]),
         ("data.workers", [-1, 513], [0]),
         ("views.jitter_strength", [-0.1, 2.1], [0, 2]),
+        ("views.hue", [-0.1, 0.51], [0, 0.5]),
         ("backbone.drop_path", [-0.1, 1], [0]),
     ],
 )

@@ -103,7 +103,7 @@ def plan_views(recipe: ViewRecipe, spec: ViewsSpec) -> ViewPlan:
 
     def complete(view: ViewSpec, size: int, scale: tuple[float, float] | None) -> ViewSpec:
         jitter = tuple(x * spec.jitter_strength for x in view.jitter)
-        hue = min(jitter[3], 0.5)
+        hue = min(jitter[3], 0.5) if spec.hue is None else spec.hue
         return view.model_copy(
             update={"size": size, "scale": scale or view.scale, "jitter": (*jitter[:3], hue), **asked}
         )

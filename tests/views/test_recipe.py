@@ -89,6 +89,12 @@ def test_jitter_strength_scales_ranges_and_hue_stops_at_half_a_turn() -> None:
     assert half == pytest.approx((0.4, 0.4, 0.4, 0.1))
 
 
+def test_hue_is_a_range_of_its_own_whatever_the_strength() -> None:
+    plan = plan_views(SWAV, ViewsSpec(jitter_strength=0.5, hue=0.4))
+    assert all(view.jitter == pytest.approx((0.4, 0.4, 0.4, 0.4)) for view in plan.all)
+    assert plan_views(SWAV, ViewsSpec(hue=0)).globals[0].jitter == (0.8, 0.8, 0.8, 0)
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
