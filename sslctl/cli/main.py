@@ -32,6 +32,7 @@ from .options import Quiet, Verbose
 from .pca import pca
 from .pretrain import pretrain
 from .projection import projection
+from .rank import rank
 from .report import report
 
 app = typer.Typer(
@@ -118,6 +119,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "compare": compare,
     "embed": embed,
+    "rank": rank,
     "bench": bench,
     "report": report,
     "attn-map": attn_map,

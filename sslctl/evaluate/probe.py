@@ -74,21 +74,22 @@ def _linear(train: Features, test: Features) -> float:
     return float((ranks(model(test.x), test.labels) == 0).double().mean())
 
 
-def open_probe(path: str, limit: int, seed: int) -> tuple[Source, Source]:
+def open_probe(path: str, limit: int, seed: int, option: str = "--probe-data") -> tuple[Source, Source]:
     """Labelled images for a probe, to learn from and to test on, ``limit`` of each at most (drawn with ``seed``).
 
     Raises DataError where they have no labels or a single class.
     """
-    train, test = (_some(source, limit, seed) for source in open_pair(DataSpec(path=path), seed))
+    train, test = (some(source, limit, seed) for source in open_pair(DataSpec(path=path), seed))
     for source in (train, test):
         if source.labels is None:
-            raise DataError(f"--probe-data: {source.name} has no labels", NO_LABELS)
+            raise DataError(f"{option}: {source.name} has no labels", NO_LABELS)
     if len(train.classes) < 2:
-        raise DataError(f"--probe-data: {train.name} has a single class", "give images of two classes or more")
+        raise DataError(f"{option}: {train.name} has a single class", "give images of two classes or more")
     return train, test
 
 
-def _some(source: Source, limit: int, seed: int) -> Source:
+def some(source: Source, limit: int, seed: int) -> Source:
+    """``source``, or ``limit`` of its images where there are more, drawn with ``seed``, in its order."""
     if len(source) <= limit:
         return source
     return source.take(np.sort(np.random.default_rng(seed).permutation(len(source))[:limit]))

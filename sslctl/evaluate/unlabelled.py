@@ -37,9 +37,10 @@ def alpha_req(eigenvalues: Tensor) -> float:
     best. NaN where less than three are left.
     """
     positive = int((eigenvalues > 1e-12 * eigenvalues[0]).sum())
-    i = torch.arange(RANKS[0], min(RANKS[1], positive) + 1, dtype=torch.float64)
-    if len(i) < 3:
+    last = min(RANKS[1], positive)
+    if last - RANKS[0] < 2:
         return float("nan")
+    i = torch.arange(RANKS[0], last + 1, dtype=torch.float64)
     x, y, w = -i.log(), eigenvalues[i.long() - 1].log(), 1 / i / (1 / i).sum()
     x, y = x - (w * x).sum(), y - (w * y).sum()
     return float((w * x * y).sum() / (w * x * x).sum())
