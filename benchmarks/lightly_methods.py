@@ -188,3 +188,28 @@ def single(criterion: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
             return loss
 
     return run
+
+
+def crops_apart(method: Theirs) -> Theirs:
+    """``method``, of DINO's and SwAV's with any multi-crop: a forward pass for each view, as lightly's examples do."""
+    if isinstance(method, DINO):
+        method.forward = functools.partial(_dino_crops, method)  # type: ignore[method-assign]
+    elif isinstance(method, SwAV):
+        method.forward = functools.partial(_swav_crops, method)  # type: ignore[method-assign]
+    return method
+
+
+def _dino_crops(method: DINO, views: Views, step: Step) -> Output:
+    method.move(step)
+    with torch.no_grad():
+        targets = [method.teacher(view) for view in views.globals]
+    outputs = [method.student(view) for view in views.all]
+    loss = method.criterion(targets, outputs, method.params.teacher_temperature.at(step))
+    return Output(loss, {}, outputs[0].detach())
+
+
+def _swav_crops(method: SwAV, views: Views, step: Step) -> Output:
+    method.prototypes.normalize()
+    scores = [method.prototypes(F.normalize(method.student(view), dim=1)) for view in views.all]
+    n = len(views.globals)
+    return Output(method.criterion(scores[:n], scores[n:]), {}, scores[0].detach())

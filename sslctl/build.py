@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ from .checkpoint import Meta
 from .crops import CropPlan, Crops, parse_crops
 from .data import open_pair
 from .data.loader import Loader
-from .data.source import Source
+from .data.memory import in_batches
+from .data.source import FileSource, Source
 from .data.unreadable import next_readable
 from .errors import DataError, SpecError
 from .evaluate.probe import Probe, open_probe
@@ -53,14 +55,21 @@ def open_surroundings(spec: Spec) -> Surroundings:
     train, val = open_pair(spec.data, spec.run.seed, labelled=False)
     recipe = load_method(spec.method.name).views
     notes = list(train.notes)
+    side = _typical_side(train)
     if spec.views.multi_crop is None:
-        side = _typical_side(train)
         crops = parse_crops(recipe.crops)
         if side < SMALL_IMAGE:
             crops = _shrink(crops, side)
             notes.append(f"views: {crops}, the paper's {recipe.crops} at the scale of {side} px (or --multi-crop)")
         spec = spec.model_copy(update={"views": spec.views.model_copy(update={"multi_crop": str(crops)})})
-    return Surroundings(spec, train, val, plan_views(recipe, spec.views), notes)
+    plan = plan_views(recipe, spec.views)
+    if isinstance(train, FileSource):
+        if spec.data.decode == "reduced":
+            train = train.reduced(plan.resolution)
+        elif side >= 2 * plan.resolution:
+            faster = "--set data.decode=reduced reads JPEGs faster, `sslctl data pack` everything"
+            notes.append(f"images have {side} px and views need {plan.resolution}: {faster}")
+    return Surroundings(spec, train, val, plan, notes)
 
 
 def _typical_side(source: Source) -> int:
@@ -105,6 +114,8 @@ def build(around: Surroundings) -> Training:
     method = build_method(spec, plan, len(source), len(source.classes)).to(device)
     if spec.run.channels_last if spec.run.channels_last is not None else method.student.backbone.kind == "cnn":
         convolve_channels_last(method)
+    if spec.run.compile:
+        compile_backbones(method)
     augment = Augment(plan, spec.run.seed)
     per_epoch = len(source) // spec.run.batch_size
     total = spec.run.steps or max(1, round((spec.run.epochs or 100) * per_epoch))
@@ -115,19 +126,7 @@ def build(around: Surroundings) -> Training:
         model=method,
         optimizer=build_optimizer(spec.optim, method),
         augment=augment,
-        loader=functools.partial(
-            Loader,
-            source,
-            augment.geometric,
-            batch_size=spec.run.batch_size,
-            seed=spec.run.seed,
-            total_steps=total,
-            workers=choose_workers(spec.data.workers),
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
-            fail_on_bad=spec.data.bad_images == "fail",
-            sizes=[view.size for view in plan.all],
-        ),
+        loader=load_by(around, augment, total, device),
         lr=lr_schedule(spec.optim, spec.run.batch_size),
         weight_decay=weight_decay_schedule(spec.optim),
         device=device,
@@ -143,10 +142,36 @@ def build(around: Surroundings) -> Training:
     )
 
 
+def load_by(around: Surroundings, augment: Augment, total: int, device: torch.device) -> Callable[..., Loader]:
+    """Batches of the training images; what is left to say is ``start_step``."""
+    spec, source = around.spec, around.train
+    return functools.partial(
+        Loader,
+        source,
+        augment.geometric,
+        batch_size=spec.run.batch_size,
+        seed=spec.run.seed,
+        total_steps=total,
+        workers=choose_workers(spec.data.workers),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        fail_on_bad=spec.data.bad_images == "fail",
+        sizes=[view.size for view in augment.plan.all],
+        whole=in_batches(source, device),
+    )
+
+
 def convolve_channels_last(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
+
+
+def compile_backbones(method: nn.Module) -> None:
+    """torch.compile every backbone in place, once for each size of view; names of weights stay as they are."""
+    for module in method.modules():
+        if isinstance(module, Backbone):
+            module.compile(dynamic=False)
 
 
 def build_probe(around: Surroundings, method: Method[Any], device: torch.device) -> Probe | None:

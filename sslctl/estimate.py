@@ -90,6 +90,9 @@ def _kept_by_graph(t: Training) -> int:
         return x
 
     own = {p.untyped_storage().data_ptr() for p in method.parameters()}
+    for backbone in [module for module in method.modules() if getattr(module, "grad_checkpointing", False)]:
+        for block in backbone.net.blocks:  # whose inputs are kept without being asked about
+            block.register_forward_pre_hook(lambda _, given: pack(given[0]) is None or None)
     with (
         torch.random.fork_rng(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x),

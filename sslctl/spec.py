@@ -30,6 +30,9 @@ class DataSpec(Section):
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share kept for evaluation where val is not given")
     workers: int | None = Field(None, ge=0, le=512, description="loader processes; by default as the machine allows")
     in_memory: bool | None = Field(None, description="hold all pixels in memory; by default where the set is small")
+    decode: Literal["full", "reduced"] = Field(
+        "full", description="reduced: JPEGs far larger than the views need are read at 1/2, 1/4 or 1/8"
+    )
     bad_images: Literal["skip", "fail"] = Field("skip", description="what to do with an image that cannot be read")
     bad_limit: float = Field(0.01, ge=0, le=1, description="share of unreadable images that is an error")
     download: bool = Field(False, description="fetch a public set that is not there yet")
@@ -78,6 +81,9 @@ class BackboneSpec(Section):
     width: int | None = Field(None, ge=1, le=8, description="factor on all channels of a ResNet, its stem included")
     padding: Literal["same", "solo"] | None = Field(
         None, description="of a ResNet: same, TensorFlow's (BYOL); solo, 2 px in the small stem (solo-learn)"
+    )
+    grad_checkpointing: bool = Field(
+        False, description="ViT: a step keeps only each block's input, half the memory or less for a third more time"
     )
     args: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
 
@@ -130,6 +136,9 @@ class RunSpec(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool | None = Field(None, description="memory layout; by default for convolutional nets")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    compile: bool = Field(
+        False, description="torch.compile the backbones: faster steps on an accelerator after minutes of compiling"
+    )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch; by default torch's own")
     seed: int = Field(0, ge=0, lt=2**31)
     checkpoint_every: int | None = Field(None, ge=1, description="steps; by default once an epoch")

@@ -13,7 +13,11 @@ from torch import Tensor
 
 from sslctl.backbones import Backbone, attention, build_backbone, without_drop_path
 from sslctl.errors import SpecError
+from sslctl.estimate import estimate, noise_views
+from sslctl.schedule import Step
 from sslctl.spec import BackboneSpec
+
+from .training import picture_folder, small_spec, training
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY_VIT = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 8}
@@ -213,3 +217,22 @@ def test_attention_is_the_same_function_fused_and_plain() -> None:
         assert net.net.blocks[0].attn.fused_attn
     torch.testing.assert_close(trained, evaluated, rtol=0.05, atol=0.05)
     torch.testing.assert_close(trained.float(), net(x), rtol=0.05, atol=0.05)
+
+
+def test_checkpointed_blocks_have_the_same_gradients_and_keep_less(tmp_path):
+    found = {}
+    for again in (False, True):
+        user = small_spec(picture_folder(tmp_path / "pictures"), "dino", backbone={"grad_checkpointing": again})
+        t = training(user)
+        torch.manual_seed(0)
+        views = noise_views(t, 8)
+        torch.manual_seed(1)  # drop path
+        t.method(views, Step(2, 10, 2)).loss.backward()
+        found[again] = ([p.grad for p in t.method.student.backbone.parameters()], estimate(t).per_image)
+    assert all(torch.equal(a, b) for a, b in zip(found[False][0], found[True][0], strict=True))
+    assert found[True][1] < 0.8 * found[False][1]
+
+
+def test_nets_with_batch_norm_are_not_checkpointed():
+    with pytest.raises(SpecError, match="no ViT"):
+        build_backbone(BackboneSpec(arch="resnet18", grad_checkpointing=True), 64)

@@ -10,12 +10,15 @@ import torch
 from typer.testing import CliRunner
 
 from sslctl import bench as benching
+from sslctl import checkpoint
 from sslctl.bench import Bench, bench
 from sslctl.cli.main import app
-from sslctl.estimate import estimate, noise_views
+from sslctl.engine import train
+from sslctl.estimate import Size, estimate, noise_views
 from sslctl.limit import Bare, arrange, watch
+from sslctl.run import Run
 
-from .training import picture_folder, small_spec, training
+from .training import StopAfter, picture_folder, silent, small_spec, training
 
 GOOD = Bench(
     images=100, decode=0.1, crop=0.1, augment=0.01, step=1.0, encoder=0.96, update=0.02, ratio=1.04, workers=1,
@@ -108,8 +111,6 @@ def test_the_largest_batch_fills_what_is_free():
 
 
 def estimate_of(**more):
-    from sslctl.estimate import Size
-
     return Size(parameters=1, backbone_parameters=1, images=100, **more)
 
 
@@ -138,3 +139,16 @@ def test_the_command_writes_nothing_and_prints_one_object(pictures, tmp_path, mo
     names = [line.split()[0] for line in text.stdout.splitlines()]
     assert names[:-1] == ["loader", "augment", "step", "device", "memory", "run"]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow  # compiling takes a minute
+@pytest.mark.parametrize("method", ["simclr", "dino"])
+def test_compiled_backbones_train_alike(pictures, tmp_path, method):
+    losses = {}
+    for compiled in (False, True):
+        t = training(small_spec(pictures, method, run={"compile": compiled}))
+        with Run(tmp_path / f"{method}-{compiled}") as run:
+            train(t, run, StopAfter(99), silent)
+            losses[compiled] = [line["loss"] for line in run.lines()]
+            assert checkpoint.load_encoder(run.last).meta["step"] == 6
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)

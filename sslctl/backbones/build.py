@@ -71,7 +71,9 @@ def _build_vit(spec: BackboneSpec, image_size: int) -> Backbone:
                 module.eps = spec.norm_eps
     if spec.position == "dino" and (net.num_prefix_tokens != 1 or net.no_embed_class):
         raise SpecError(f"backbone.position dino: {spec.arch} has other tokens than DINO's", "leave it at timm")
-    return Backbone(net, image_size, position=spec.position)
+    backbone = Backbone(net, image_size, position=spec.position)
+    backbone.grad_checkpointing = spec.grad_checkpointing
+    return backbone
 
 
 def _build_cnn(spec: BackboneSpec, image_size: int) -> Backbone:
@@ -80,6 +82,8 @@ def _build_cnn(spec: BackboneSpec, image_size: int) -> Backbone:
         raise no_encoder(spec.arch, "it takes images of one size only")
     if spec.position != "timm":
         raise SpecError(f"backbone.position {spec.position}: {spec.arch} has no positions", "leave it at timm")
+    if spec.grad_checkpointing:  # its batch norms would count every batch twice
+        raise SpecError(f"backbone.grad_checkpointing: {spec.arch} is no ViT", "optim.accumulate saves memory too")
     plain = cfg is None or is_model_in_modules(spec.arch, ["resnet"])
     for word in ("width", "padding", "native_size", "norm_eps"):
         given = getattr(spec, word)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from timm.layers import Attention
 from timm.models import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import SpecError
 
@@ -28,6 +29,7 @@ class Backbone(nn.Module):
     """
 
     net: Any  # the timm model, an nn.Module
+    grad_checkpointing = False  # run a ViT's blocks again in the backward pass in place of keeping what they hold
 
     def __init__(self, net: nn.Module, image_size: int, stem: Stem = "imagenet", position: str = "timm") -> None:
         super().__init__()
@@ -51,7 +53,11 @@ class Backbone(nn.Module):
 
     def tokens(self, x: Tensor) -> Tensor:
         """All tokens of a ViT after the final norm, prefix ([CLS], registers) first: (B, N, D)."""
-        out: Tensor = self.net.norm(self.net.blocks(self.embed(x)))
+        t = self.embed(x)
+        for block in self.net.blocks:
+            again = self.grad_checkpointing and torch.is_grad_enabled()
+            t = checkpoint(block, t, use_reentrant=False) if again else block(t)
+        out: Tensor = self.net.norm(t)
         return out
 
     @functools.cached_property

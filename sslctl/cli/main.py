@@ -19,6 +19,7 @@ from . import output
 from .attn_map import attn_map
 from .bench import bench
 from .compare import compare
+from .data import info, pack
 from .embed import embed
 from .export import export
 from .finetune import finetune
@@ -32,7 +33,6 @@ from .options import Quiet, Verbose
 from .pca import pca
 from .pretrain import pretrain
 from .projection import projection
-from .rank import rank
 from .report import report
 
 app = typer.Typer(
@@ -119,7 +119,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "compare": compare,
     "embed": embed,
-    "rank": rank,
     "bench": bench,
     "report": report,
     "attn-map": attn_map,
@@ -130,8 +129,16 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_,
     "inspect": inspect_,
 }
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "data": ("Look at a set of images, or pack it for fast reading.", {"info": info, "pack": pack}),
+}
 for _name, _command in COMMANDS.items():
     app.command(_name)(guard(_command))
+for _name, (_help, _commands) in GROUPS.items():
+    _group = typer.Typer(help=_help, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    for _word, _command in _commands.items():
+        _group.command(_word)(guard(_command))
+    app.add_typer(_group, name=_name)
 
 
 def main() -> None:

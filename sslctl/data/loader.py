@@ -38,8 +38,9 @@ class Loader:
     """The batches of steps ``start_step`` to before ``total_steps``; content and order do not depend on ``workers``.
 
     ``geometric(image, epoch, index)`` makes the crops of one image; sources that are in memory do without it and
-    without workers. ``sizes`` of those crops, where they are squares, let workers hand them over in memory that is used
-    again. ``batch_size`` is global, this process gets ``batch_size / world_size`` images a step.
+    without workers, unless they are not to be handed over ``whole``. ``sizes`` of those crops, where they are squares,
+    let workers hand them over in memory that is used again. ``batch_size`` is global, this process gets ``batch_size /
+    world_size`` images a step.
     Raises DataError where an epoch has not a single batch, where nothing can be read, and on the first unreadable
     image with ``fail_on_bad``; MachineError where a worker dies or shared memory runs out.
     """
@@ -59,13 +60,15 @@ class Loader:
         fail_on_bad: bool = False,
         pin_memory: bool = False,
         sizes: Sequence[int] | None = None,
+        whole: bool = True,
     ) -> None:
         if len(source) < batch_size:
             raise DataError(
                 f"{source.name} has {len(source)} images, fewer than one batch of {batch_size}",
                 f"--batch-size {len(source)} or less",
             )
-        if source.array is None and geometric is None:
+        self.whole = whole and source.array is not None
+        if not self.whole and geometric is None:
             raise ValueError("a source that is not in memory needs its crops made by geometric")
         self.source, self.geometric, self.workers = source, geometric, workers
         self.fail_on_bad, self.pin_memory, self.sizes = fail_on_bad, pin_memory, sizes
@@ -83,7 +86,7 @@ class Loader:
         self._running: Any = None
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = self._from_memory() if self.source.array is not None else self._from_files()
+        batches = self._from_memory() if self.whole else self._by_workers()
         with contextlib.closing(batches):
             for batch in batches:
                 if self.fail_on_bad:
@@ -119,7 +122,7 @@ class Loader:
             images = torch.from_numpy(array[used]).permute(0, 3, 1, 2)
             yield _batch(self.source, keys, used, [], images, met)
 
-    def _from_files(self) -> Generator[Batch, None, None]:
+    def _by_workers(self) -> Generator[Batch, None, None]:
         if not len(self.keys):
             return
         assert self.geometric is not None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .decode import BadImage, Pixels, decode_file
+from .decode import BadImage, Pixels, decode_file, header_size
 
 Labels = NDArray[np.int64]
 Indices = NDArray[np.int64]
@@ -46,6 +46,11 @@ class Source(ABC):
     def read(self, i: int) -> Pixels:
         """Image ``i``, uint8 (H, W, 3) RGB. Raises BadImage."""
 
+    def size(self, i: int) -> tuple[int, int]:
+        """(height, width) of image ``i``, of a file from its header and before any rotation. Raises BadImage."""
+        height, width = self.read(i).shape[:2]
+        return height, width
+
     @abstractmethod
     def fingerprint(self) -> str:
         """sha256 over what the images are, wherever they lie: names and sizes of files, or the bytes of an array."""
@@ -56,7 +61,12 @@ class Source(ABC):
 
 
 class FileSource(Source):
-    """Images in files; ``names`` are relative to ``root`` (or absolute)."""
+    """Images in files; ``names`` are relative to ``root`` (or absolute).
+
+    JPEGs are decoded whole, or, where ``at_least`` is set, as small as their shorter side stays that many px.
+    """
+
+    at_least: int | None = None
 
     def __init__(
         self, name: str, root: str, names: Iterable[str], labels: Labels | None = None, classes: Sequence[str] = ()
@@ -76,9 +86,22 @@ class FileSource(Source):
 
     def read(self, i: int) -> Pixels:
         try:
-            return decode_file(self.path(i))
+            return decode_file(self.path(i), self.at_least)
         except BadImage as e:
             raise BadImage(e.reason, self.item_name(i)) from e
+
+    def size(self, i: int) -> tuple[int, int]:
+        try:
+            width, height = header_size(self.path(i))
+        except BadImage as e:
+            raise BadImage(e.reason, self.item_name(i)) from e
+        return height, width
+
+    def reduced(self, at_least: int) -> Self:
+        """The same images, JPEGs decoded at 1/2, 1/4 or 1/8 where their shorter side stays ``at_least`` px."""
+        part = copy.copy(self)
+        part.at_least = at_least
+        return part
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()

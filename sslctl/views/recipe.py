@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -85,6 +86,11 @@ class ViewPlan(NamedTuple):
     @property
     def all(self) -> tuple[ViewSpec, ...]:
         return self.globals + self.locals
+
+    @property
+    def resolution(self) -> int:
+        """The shorter side in px that an image needs, so that no crop of any view is enlarged."""
+        return math.ceil(max(view.size / math.sqrt(view.scale[0] * min(view.ratio[0], 1)) for view in self.all))
 
 
 def plan_views(recipe: ViewRecipe, spec: ViewsSpec) -> ViewPlan:

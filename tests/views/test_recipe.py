@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from sslctl.spec import ViewsSpec
+from sslctl.views.geometric import SLOTS, crop_boxes
+from sslctl.views.keyed import uniforms
 from sslctl.views.recipe import IMAGENET_MEAN, IMAGENET_STD, ViewRecipe, ViewSpec, plan_views
 
 # As published: see the table of augmentations in each paper and the authors' code.
@@ -121,3 +124,14 @@ def test_the_spec_says_how_colours_are_jittered() -> None:
     recipe = ViewRecipe("2x32+2x16", (ViewSpec(),), ViewSpec())
     assert {view.colour for view in plan_views(recipe, ViewsSpec()).all} == {"exact"}
     assert {view.colour for view in plan_views(recipe, ViewsSpec(colour="matrix")).all} == {"matrix"}
+
+
+def test_the_resolution_that_views_need_enlarges_no_crop() -> None:
+    recipe = ViewRecipe("2x32", (ViewSpec(),), ViewSpec())
+    plan = plan_views(recipe, ViewsSpec(multi_crop="2x160@0.14-1+4x96@0.05-0.14"))
+    for shape in ((plan.resolution, plan.resolution), (plan.resolution, 3 * plan.resolution)):
+        for view in plan.all:
+            boxes = crop_boxes(uniforms(0, 0, np.arange(4000), 0, SLOTS), *shape, view.scale, view.ratio)
+            assert boxes[:, 2:].min() >= view.size - 1  # sides are rounded
+    square = crop_boxes(uniforms(0, 0, np.arange(4000), 0, SLOTS), 430, 430, (0.05, 0.14))
+    assert square[:, 2:].min() < 96
