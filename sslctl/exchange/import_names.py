@@ -120,6 +120,9 @@ NAMINGS = (
 )
 
 
+BY_NAME = Naming("timm", ())  # of a model whose name is given: any names
+
+
 def naming_of(names: list[str]) -> Naming | None:
     """Whose names these are; None where they are no encoder's that is known."""
     return next(
@@ -128,10 +131,10 @@ def naming_of(names: list[str]) -> Naming | None:
 
 
 def to_timm(state: State, naming: Naming) -> State:
-    """The encoder in ``state`` in timm's names, with what belongs to no encoder left out."""
+    """The encoder in ``state`` in timm's names, with what belongs to no encoder left out, where names tell."""
     renamed = {}
     for name, value in state.items():
-        if NO_ENCODER.match(name):
+        if naming is not BY_NAME and NO_ENCODER.match(name):
             continue
         for pattern, new in naming.rules:
             name = re.sub(pattern, new, name)

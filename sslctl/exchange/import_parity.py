@@ -93,8 +93,8 @@ def _program(ours: LoadedEncoder, taken: Taken, source: Path) -> tuple[str, str]
     spec, net, held, layout = ours.spec.backbone, ours.backbone, taken.held, taken.layout.name
     folder = (source if source.is_dir() else source.parent).resolve()
     if layout == "timm_folder" and net.stem == "imagenet":
-        model = f"timm.create_model({f'local-dir:{folder}'!r}, pretrained=True, num_classes=0)"
-        return "timm", f"import timm\nf = {model}.eval()"
+        model = f"timm.create_model({f'local-dir:{folder}'!r}, pretrained=True)"
+        return "timm", f"import timm\nf = {model}.eval()\nf.reset_classifier(0)"
     if layout == "hf" and is_folder(source) and importlib.util.find_spec("transformers"):
         pooled = "pooler_output.flatten(1)" if net.kind == "cnn" else "last_hidden_state[:, 0]"
         model = f"AutoModel.from_pretrained({str(folder)!r}).eval()"

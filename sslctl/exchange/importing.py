@@ -18,7 +18,7 @@ from ..errors import CheckpointError, SpecError, SslctlError, closest
 from ..spec import BackboneSpec
 from .import_container import Foreign, read_foreign
 from .import_layouts import HERE, LAYOUTS, REFUSED, Layout, Which, begins, recognise
-from .import_names import NO_ENCODER, Naming, naming_of, to_timm
+from .import_names import BY_NAME, NO_ENCODER, Naming, naming_of, to_timm
 from .import_shapes import resnet_spec, usual_heads, vit_spec
 from .imported import as_loaded
 
@@ -73,12 +73,15 @@ def import_file(path: Path, wishes: Wishes | None = None) -> tuple[LoadedEncoder
     """
     wishes = wishes or Wishes()
     found = read_foreign(path)
-    layout, nest = find_layout(found, wishes.layout)
+    layout, nest = find_layout(found, wishes.layout, wishes.arch)
     return encoder_in(found, layout, nest, wishes)
 
 
-def find_layout(found: Foreign, wished: str | None) -> tuple[Layout, str]:
-    """The layout of a file and the nest in which it lies; ``wished`` is a name that a person gave."""
+def find_layout(found: Foreign, wished: str | None, arch: str | None = None) -> tuple[Layout, str]:
+    """The layout of a file and the nest in which it lies; ``wished`` is a name that a person gave.
+
+    Weights that ``arch`` says to be some model of timm's are in its names where no other layout is recognised.
+    """
     if wished is not None:
         names = [layout.name for layout in LAYOUTS]
         layout = next((one for one in LAYOUTS if one.name == wished), None)
@@ -87,12 +90,14 @@ def find_layout(found: Foreign, wished: str | None) -> tuple[Layout, str]:
         fits = [n for n in layout.nests if any(begins(found.tensors, n + p) for p in layout.online + layout.momentum)]
         return layout, max(fits, key=len, default="")
     known = recognise(found.tensors, found.top)
+    if known is None and arch is not None:
+        return Layout("timm_named", f"timm's {arch}", HERE), ""
     return known if known is not None else (_unknown(found), "")
 
 
 def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tuple[LoadedEncoder, Taken]:
     """See ``import_file``: the encoder in what was read of a file, for a layout that is known."""
-    taken = _take(found, layout, nest, wishes.branch)
+    taken = _take(found, layout, nest, wishes)
     path = found.path
     try:
         state = to_timm(dict(taken.held), taken.naming)
@@ -100,6 +105,10 @@ def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tup
     except SslctlError as e:
         raise CheckpointError(f"{path}: read as {layout.title}: {e.message}", e.hint) from e
     own = backbone.net.state_dict()
+    for name in taken.held:
+        if (head := NO_ENCODER.match(name)) and name not in own:
+            taken.left.setdefault(taken.prefix + head[0].rstrip("."), []).append(taken.prefix + name)
+            state.pop(name, None)
     for name in own.keys() - state.keys():
         if name.endswith("num_batches_tracked"):  # old files lack it, and evaluation needs none
             state[name] = torch.zeros((), dtype=torch.int64)
@@ -108,20 +117,21 @@ def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tup
     image = {"size": size, "mean": list(layout.mean), "std": list(layout.std)}
     source = {"file": path.name, **taken.said(), "wrappers": found.wrappers}
     notes = [layout.note] if layout.note and wishes.layout is None else []
-    if backbone.kind == "vit" and not (wishes.heads or layout.heads or usual_heads(backbone.dim)):
+    if backbone.kind == "vit" and not (wishes.arch or wishes.heads or layout.heads or usual_heads(backbone.dim)):
         count = backbone.net.blocks[0].attn.num_heads
         notes.append(f"heads of attention show in no shape: {count} are assumed (or import it with --heads)")
     return as_loaded(backbone, spec, image, source, path, notes), taken
 
 
-def _take(found: Foreign, layout: Layout, nest: str, branch: Branch) -> Taken:
-    which: Which = layout.takes if branch == "auto" else branch
+def _take(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> Taken:
+    which: Which = layout.takes if wishes.branch == "auto" else wishes.branch
     prefixes = {"online": layout.online, "momentum": layout.momentum}
     if not prefixes[which]:
-        raise SpecError(f"--branch {branch}: {layout.title} files hold one encoder alone", "leave it out")
+        raise SpecError(f"--branch {wishes.branch}: {layout.title} files hold one encoder alone", "leave it out")
     for prefix in (nest + word for word in prefixes[which]):
         held = _after(found.tensors, prefix)
-        if naming := naming_of(list(held)):
+        naming = naming_of(list(held)) or (BY_NAME if wishes.arch and held else None)
+        if naming is not None:
             break
     else:
         where = " or ".join(f"'{nest + word}'" for word in prefixes[which])
@@ -130,8 +140,6 @@ def _take(found: Foreign, layout: Layout, nest: str, branch: Branch) -> Taken:
     for name in found.tensors:
         if not name.startswith(prefix):
             left.setdefault(".".join(name.split(".")[:2]) if "." in name else name, []).append(name)
-        elif head := NO_ENCODER.match(name.removeprefix(prefix)):
-            left.setdefault(prefix + head[0].rstrip("."), []).append(name)
     twice = False
     for where in (nest + word for word in prefixes["online" if which == "momentum" else "momentum"]):
         layers = [name for name in _after(found.tensors, where) if re.match(r"(blocks|layer\d|layers)\.", name)]
@@ -156,8 +164,9 @@ def _build(state: State, layout: Layout, wishes: Wishes, whole: bool) -> tuple[B
         stem = "small" if small else "imagenet"
         spec = BackboneSpec.model_validate({"arch": wishes.arch, "stem": stem, "args": dict(wishes.args), **position})
         native = 32 if small else native
-    size = min(layout.size or native, native)
-    if size != native:
+    vit = "patch_embed.proj.weight" in state
+    size = min(layout.size or native, native) if vit else layout.size or native
+    if size != native and vit:
         spec = spec.model_copy(update={"native_size": native})
     with torch.device("meta"):
         return build_backbone(spec, size), spec, size
