@@ -77,7 +77,8 @@ def _lr(run: History, curve: Curve) -> Reading:
     normal = "as the spec's schedule says"
     if run.spec is not None:
         o = run.spec.optim
-        normal = f"rises over {o.warmup_epochs:g} epochs, then {o.schedule} towards {o.lr_end:g}"
+        epochs = f"{o.warmup_epochs:g} epoch{'s' * (o.warmup_epochs != 1)}"
+        normal = f"rises over {epochs}, then {o.schedule} towards {o.lr_end:g}"
     return Reading("learning rate", normal, f"now {show(last)}, {last / peak:.0%} of its peak" if peak else "")
 
 
@@ -156,6 +157,8 @@ def _age(run: History, curve: Curve) -> Reading:
 
 def _filled(run: History, curve: Curve) -> Reading:
     full = curve[-1].value > 0.99
+    if run.spec is not None and run.spec.method_params().get("queue") == 0:
+        return Reading("queue filled", "this run has no queue", unit="%")
     since = run.spec.method_params().get("queue_from_epoch") if run.spec else None
     normal = (
         "empty until " + (f"epoch {since}" if since is not None else "it is used") + ", then it fills and stays full"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from .. import __version__
 from ..checkpoint import LoadedEncoder, find, load_encoder
@@ -22,6 +23,7 @@ from ..files import write_atomically
 from ..run import differences
 from . import exhibits
 from .chart import Chart, draw
+from .compare import read_run
 from .exhibits import Exhibits
 from .glimpses import FILE, Glimpse, fixed_images, look, shown
 from .glimpses import read as read_glimpses
@@ -83,9 +85,8 @@ def write_report(
 
 def render(views: Sequence[RunView]) -> str:
     """The page. Whatever comes from files is escaped; the one script is allowed by its hash, and no address at all."""
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
     script, style = ((HERE / f"report.{kind}").read_text("utf-8") for kind in ("js", "css"))
-    return environment.get_template("report.html").render(
+    return _template().render(
         runs=views,
         panels=_panels(views),
         different=_different([view.history for view in views]),
@@ -101,6 +102,12 @@ def render(views: Sequence[RunView]) -> str:
     )
 
 
+@functools.cache
+def _template() -> Template:
+    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("report.html")
+
+
 def _panels(views: Sequence[RunView]) -> list[Panel]:
     found = []
     for key in ordered({key for view in views for key in view.history.curves}):
@@ -108,7 +115,8 @@ def _panels(views: Sequence[RunView]) -> list[Panel]:
         readings = [(view.place, view.name, view.readings[key]) for view in mine]
         first = readings[0][2]
         curves = [(view.name, view.place, view.history.curves[key]) for view in mine]
-        found.append(Panel(key, first.title, draw(curves, first.marks, first.unit), readings))
+        marks = [mark for mark in first.marks if all(mark in reading.marks for _, _, reading in readings)]
+        found.append(Panel(key, first.title, draw(curves, marks, first.unit), readings))
     return found
 
 
@@ -119,9 +127,7 @@ def _view(history: History, name: str, place: int, pictures: Exhibits) -> RunVie
     if history.end.get("state") in ("diverged", "collapsed", "failed"):
         word, verdict = str(history.end["state"]), "bad"
     readings = {key: read(key, history) for key in ordered(set(history.curves))}
-    return RunView(
-        history, name, place, state, verdict, word or "no health figures", _facts(history), pictures, readings
-    )
+    return RunView(history, name, place, state, verdict, word, _facts(history), pictures, readings)
 
 
 def _state(history: History) -> str:
@@ -139,6 +145,11 @@ def _facts(history: History) -> list[tuple[str, str]]:
     if spec is not None:
         facts += [("method", spec.method.name), ("encoder", spec.backbone.arch), ("images", spec.data.path)]
         facts += [("views", spec.views.multi_crop or "the method's"), ("batch", str(spec.run.batch_size))]
+    else:
+        row = read_run(history.path).row
+        facts += [
+            (key, str(row[key])) for key in ("task", "method", "arch", "data", "labels") if row.get(key) is not None
+        ]
     if images := history.start.get("images"):
         facts.append(("trained on", f"{images} images"))
     for key, title in (("probe_knn", "best kNN probe"), ("probe_linear", "best linear probe"), ("top1", "best top-1")):

@@ -35,12 +35,12 @@ def call(*words: object) -> Result:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A spec, and two runs by it: swav on the classes of ``EVIL``, and simclr."""
+    """A spec, and two runs by it: swav on the classes of ``EVIL``, and dino."""
     root = tmp_path_factory.mktemp("runs")
     pictures = picture_folder(root / "pictures")
     for i, name in enumerate(EVIL):
         (pictures / f"class{i}").rename(pictures / name)
-    for method in ("swav", "simclr"):
+    for method in ("swav", "dino"):
         spec = root / f"{method}.yaml"
         spec.write_text(yaml.safe_dump(small_spec(pictures, method, run={"probe_data": str(pictures)})))
         done = call("pretrain", "--spec", spec, "--out", root / method)
@@ -100,7 +100,7 @@ def test_text_from_outside_stays_text_and_the_page_asks_for_nothing(folder: Path
 
 def test_a_browser_draws_it_without_an_error_and_without_the_network(folder: Path, tmp_path: Path) -> None:
     both = tmp_path / "compare.html"
-    write_report([folder / "swav", folder / "simclr"], both)
+    write_report([folder / "swav", folder / "dino"], both)
     with Browser() as browser:
         for page, curves in ((folder / "swav" / "report.html", 1), (both, 2)):
             browser.open(page)
@@ -158,7 +158,7 @@ def test_what_fails_in_a_report_fails_no_training(
 
     monkeypatch.setattr("sslctl.visualize.report.render", broken)
     monkeypatch.setattr("sslctl.visualize.glimpses.look", broken)
-    done = call("pretrain", "--spec", folder / "simclr.yaml", "--out", tmp_path / "run")
+    done = call("pretrain", "--spec", folder / "dino.yaml", "--out", tmp_path / "run")
     assert done.exit_code == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if line.startswith("warning")]
     assert [line for line in warnings if line.startswith("warning: report: RuntimeError: no paper")]
@@ -168,7 +168,7 @@ def test_what_fails_in_a_report_fails_no_training(
 
 def test_the_command_says_what_it_cannot_show(folder: Path, tmp_path: Path) -> None:
     """The images are gone, the kept maps damaged, a metric line cut off: the rest is drawn all the same."""
-    run = shutil.copytree(folder / "simclr", tmp_path / "run")
+    run = shutil.copytree(folder / "dino", tmp_path / "run")
     spec = yaml.safe_load((run / "spec.yaml").read_text())
     spec["data"]["path"] = str(tmp_path / "<b>gone")
     (run / "spec.yaml").write_text(yaml.safe_dump(spec))
@@ -185,7 +185,7 @@ def test_the_command_says_what_it_cannot_show(folder: Path, tmp_path: Path) -> N
 
 
 def test_maps_come_from_the_checkpoints_where_none_were_kept(folder: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(folder / "simclr", tmp_path / "run")
+    run = shutil.copytree(folder / "dino", tmp_path / "run")
     (run / FILE).unlink()
     (run / "sessions.jsonl").unlink()
     assert write_report([run], run / "report.html") == []
