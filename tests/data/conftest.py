@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sslctl.data.folder import open_folder
+from sslctl.data.source import FileSource
+
+from .loading import N
+
 MakeImage = Callable[..., np.ndarray]
 
 
@@ -27,3 +32,10 @@ def image() -> MakeImage:
         return pixels
 
     return make
+
+
+@pytest.fixture
+def files(tmp_path: Path, image: MakeImage) -> FileSource:
+    for i in range(N):
+        image(tmp_path / f"c{i % 3}" / f"{i:02}.png", i, (6 + i % 5, 5 + i % 3))
+    return open_folder(str(tmp_path), "train")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,27 +12,11 @@ from sklearn.datasets import load_sample_image
 from sslctl.data import decode
 from sslctl.data.decode import decode_bytes
 
+from .encoding import encode, png
+
 RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
 ALPHA = np.random.default_rng(2).integers(0, 256, (5, 7), dtype=np.uint8)
-
-
-def encode(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
-
-
-def png(pixels: np.ndarray, kind: int, depth: int = 16) -> bytes:
-    """A PNG written by hand: Pillow cannot write 16-bit colour."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    height, width = pixels.shape[:2]
-    rows = b"".join(b"\0" + row.astype(f">u{depth // 8}").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def three(grey: np.ndarray) -> np.ndarray:

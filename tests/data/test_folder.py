@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 from sslctl.data.folder import find_images, folder_parts, open_folder
 from sslctl.errors import DataError
 
-MakeImage = Callable[..., np.ndarray]  # the fixture in conftest.py
+from .conftest import MakeImage
 
 
 def touch(root: Path, *names: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from sslctl.data.listing import open_listing
 from sslctl.errors import DataError
 
-MakeImage = Callable[..., np.ndarray]  # the fixture in conftest.py
+from .conftest import MakeImage
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from sslctl.data.memory import HeldSource, in_memory
 from sslctl.data.source import Source
 from sslctl.errors import DataError, MachineError
 
-MakeImage = Callable[..., np.ndarray]  # the fixture in conftest.py
+from .conftest import MakeImage
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from sslctl.data.source import ArraySource, FileSource
 from sslctl.errors import DataError
 from sslctl.spec import DataSpec
 
-MakeImage = Callable[..., np.ndarray]  # the fixture in conftest.py
+from .conftest import MakeImage
 
 
 def array_source(labels: list[int] | None, n: int = 0, classes: tuple[str, ...] = ("a", "b", "c")) -> ArraySource:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import urllib.error
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,6 @@ from sslctl.data import open_source
 from sslctl.data.opening import has_own_val
 from sslctl.data.public import PUBLIC, public_name
 from sslctl.errors import DataError, MachineError
-
-MakeImage = Callable[..., np.ndarray]  # the fixture in conftest.py
 
 RNG = np.random.default_rng(0)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from sslctl.data import open_source
 from sslctl.data.public import open_public
 from sslctl.data.source import FileSource
 
-MakeImage = Callable[..., np.ndarray]  # the fixture in conftest.py
+from .conftest import MakeImage
 
 
 @pytest.fixture

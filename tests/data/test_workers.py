@@ -6,59 +6,17 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
-from sslctl.data.folder import open_folder
-from sslctl.data.loader import Batch, Loader
+from sslctl.data.loader import Loader
 from sslctl.data.order import order
-from sslctl.data.source import ArraySource, FileSource
+from sslctl.data.source import FileSource
 from sslctl.errors import MachineError
 
-MakeImage = Callable[..., np.ndarray]  # the fixture in conftest.py
-
-N, STEPS = 26, 14  # with a batch of 4: six steps an epoch, two images left over
-
-
-def corners(image: np.ndarray, epoch: int, index: int) -> list[Tensor]:
-    """Two crops of 4 px and one of 3 px, at a place that (epoch, index) decide."""
-    draw = torch.Generator().manual_seed(1000 * epoch + index)
-    pixels = torch.from_numpy(image).permute(2, 0, 1)
-    crops = []
-    for size in (4, 4, 3):
-        y = int(torch.randint(0, image.shape[0] - size + 1, (1,), generator=draw))
-        x = int(torch.randint(0, image.shape[1] - size + 1, (1,), generator=draw))
-        crops.append(pixels[:, y : y + size, x : x + size])
-    return crops
-
-
-@pytest.fixture
-def files(tmp_path: Path, image: MakeImage) -> FileSource:
-    for i in range(N):
-        image(tmp_path / f"c{i % 3}" / f"{i:02}.png", i, (6 + i % 5, 5 + i % 3))
-    return open_folder(str(tmp_path), "train")
-
-
-def loader(source: FileSource | ArraySource, workers: int = 0, start: int = 0, **more: object) -> Loader:
-    settings = {"batch_size": 4, "seed": 5, "start_step": start, "total_steps": STEPS, "workers": workers, **more}
-    return Loader(source, corners, **settings)  # type: ignore[arg-type]
-
-
-def same(a: Batch, b: Batch) -> bool:
-    return (
-        torch.equal(a.index, b.index)
-        and torch.equal(a.epoch, b.epoch)
-        and len(a.crops) == len(b.crops) > 0
-        and all(map(torch.equal, a.crops, b.crops))
-        and a.labels is not None
-        and b.labels is not None
-        and torch.equal(a.labels, b.labels)
-        and a.bad == b.bad
-    )
+from .loading import STEPS, N, corners, loader, same
 
 
 def fault(image: np.ndarray, epoch: int, index: int) -> list[Tensor]:
