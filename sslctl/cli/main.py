@@ -33,6 +33,7 @@ from .options import Quiet, Verbose
 from .pca import pca
 from .pretrain import pretrain
 from .projection import projection
+from .rank import rank
 from .report import report
 
 app = typer.Typer(
@@ -119,6 +120,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "compare": compare,
     "embed": embed,
+    "rank": rank,
     "bench": bench,
     "report": report,
     "attn-map": attn_map,
