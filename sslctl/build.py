@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from . import distributed
-from .backbones import build_backbone
+from .backbones import Backbone, build_backbone
 from .checkpoint import Meta
 from .crops import CropPlan, Crops, parse_crops
 from .data import open_pair
