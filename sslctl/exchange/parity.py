@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def compare(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], tolerance:
         return Parity(float("inf"), float("inf"), -1.0, 0)
     for name, mine in ours.items():
         other = theirs[name]
-        if mine.shape != other.shape or not bool(torch.isfinite(other).all()):
+        if mine.shape != other.shape or not all(bool(torch.isfinite(x).all()) for x in (mine, other)):
             return Parity(float("inf"), float("inf"), -1.0, len(mine))
         a, b = mine.double().flatten(1), other.double().flatten(1)  # (B, D)
         gap = (a - b).abs().amax(1)
@@ -132,16 +133,13 @@ def normalised(pixels: Tensor, image: Mapping[str, Any]) -> Tensor:
 
 
 def _some(source: Any, count: int) -> list[Pixels]:
-    """The first readable image in each of ``count`` equal stretches of the set."""
+    """``count`` readable images, spread over the set; fewer where there are no more among those tried."""
     found: list[Pixels] = []
-    for start in range(count):
-        stretch = range(start * len(source) // count, (start + 1) * len(source) // count)
-        for i in stretch[:20]:
-            try:
+    spread = [k * len(source) // count for k in range(count)] if len(source) else []
+    for i in dict.fromkeys([*spread, *range(min(len(source), 20 * count))]):
+        if len(found) < count:
+            with contextlib.suppress(BadImage):
                 found.append(source.read(i))
-                break
-            except BadImage:
-                continue
     return found
 
 
