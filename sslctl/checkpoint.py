@@ -16,7 +16,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from . import __version__
-from .backbones import Backbone, build_backbone
+from .backbones import Backbone, hollow_backbone
 from .errors import CheckpointError, DivergedError, SslctlError
 from .files import write_atomically
 from .method import Method
@@ -124,9 +124,9 @@ def load_encoder(path: Path) -> LoadedEncoder:
         prefix = meta["encoder"]
         state = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
     spec = spec_of(path, meta)
-    backbone = build_backbone(spec.backbone, meta["image"]["size"])
+    backbone = hollow_backbone(spec.backbone, meta["image"]["size"])
     refuse_mismatch(path, backbone.state_dict(), state)
-    backbone.load_state_dict(state)
+    backbone.load_state_dict(state, assign=True)
     return LoadedEncoder(backbone.eval().requires_grad_(False), spec, meta, path)
 
 

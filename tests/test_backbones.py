@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from timm.models import VisionTransformer
 from torch import Tensor
 
-from sslctl.backbones import Backbone, attention, build_backbone, without_drop_path
+from sslctl.backbones import Backbone, attention, build_backbone, hollow_backbone, without_drop_path
 from sslctl.errors import SpecError
 from sslctl.estimate import estimate, noise_views
 from sslctl.schedule import Step
@@ -236,3 +236,13 @@ def test_checkpointed_blocks_have_the_same_gradients_and_keep_less(tmp_path):
 def test_nets_with_batch_norm_are_not_checkpointed():
     with pytest.raises(SpecError, match="no ViT"):
         build_backbone(BackboneSpec(arch="resnet18", grad_checkpointing=True), 64)
+
+
+@pytest.mark.parametrize("arch", ["resnet10t", "resnetblur50", "vit_tiny_patch16_224", "convnext_atto", "regnetx_002"])
+def test_a_hollow_backbone_once_filled_is_the_whole_one(arch):
+    spec = BackboneSpec(arch=arch)
+    whole = build_backbone(spec, 64).eval()
+    filled = hollow_backbone(spec, 64).eval()
+    filled.load_state_dict(whole.state_dict(), assign=True)
+    x = torch.randn(2, 3, 64, 64)
+    assert torch.equal(whole(x), filled(x))

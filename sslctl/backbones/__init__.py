@@ -1,7 +1,7 @@
 """timm models as encoders: stems, positions, tokens, attention; no other place knows a backbone's insides."""
 
 from .attention import attention, rollout
-from .build import build_backbone, without_drop_path
+from .build import build_backbone, hollow_backbone, without_drop_path
 from .encoder import Backbone, dino_positions
 from .feature_map import activation, feature_map, own_grad_cam
 
@@ -10,6 +10,7 @@ __all__ = [
     "activation",
     "attention",
     "build_backbone",
+    "hollow_backbone",
     "dino_positions",
     "feature_map",
     "own_grad_cam",

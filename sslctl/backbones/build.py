@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import timm
+import torch
 from timm.layers import Conv2dSame, DropPath, PatchEmbed
 from timm.layers.pool2d_same import MaxPool2dSame
 from timm.models import ResNet, VisionTransformer, get_pretrained_cfg, is_model_in_modules
@@ -40,6 +41,18 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> Backbone:
     return _build_cnn(spec, image_size)
 
 
+def hollow_backbone(spec: BackboneSpec, image_size: int) -> Backbone:
+    """``build_backbone`` without drawing weights, to be filled by ``load_state_dict(…, assign=True)``.
+
+    A net with buffers that no file holds (blurring filters, say) comes whole all the same.
+    """
+    with torch.device("meta"):
+        hollow = build_backbone(spec, image_size)
+    held = hollow.state_dict()
+    whole = any(name not in held for name, _ in hollow.named_buffers())
+    return build_backbone(spec, image_size) if whole else hollow
+
+
 def without_drop_path(net: nn.Module) -> nn.Module:
     """``net`` itself with stochastic depth switched off; a teacher looks at its images whole."""
     for module in net.modules():
@@ -61,7 +74,8 @@ def _build_vit(spec: BackboneSpec, image_size: int) -> Backbone:
                 f"{spec.arch} cuts views of {image_size} px into only {n}x{n} patches of {patch} px",
                 f"use larger views or smaller patches: --set backbone.args.patch_size={max(2, image_size // 8)}",
             )
-    net = _create(spec, img_size=image_size, dynamic_img_size=True)
+    hollow = {"weight_init": "skip"} if torch.get_default_device().type == "meta" else {}  # nothing to draw into
+    net = _create(spec, img_size=image_size, dynamic_img_size=True, **hollow)
     if type(net) is not VisionTransformer or type(net.patch_embed) is not PatchEmbed or net.pos_embed is None:
         raise no_encoder(spec.arch, "it is no plain ViT")
     net.reset_classifier(0, "token" if net.has_class_token else "avg")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..backbones import Backbone, build_backbone
+from ..backbones import Backbone, hollow_backbone
 from ..checkpoint import LoadedEncoder, refuse_mismatch
 from ..errors import CheckpointError, SpecError, SslctlError, closest
 from ..spec import BackboneSpec
@@ -168,8 +168,7 @@ def _build(state: State, layout: Layout, wishes: Wishes, whole: bool) -> tuple[B
     size = min(layout.size or native, native) if vit else layout.size or native
     if size != native and vit:
         spec = spec.model_copy(update={"native_size": native})
-    with torch.device("meta"):
-        return build_backbone(spec, size), spec, size
+    return hollow_backbone(spec, size), spec, size
 
 
 def _unknown(found: Foreign) -> Layout:
