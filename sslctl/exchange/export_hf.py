@@ -60,8 +60,8 @@ def write(order: Order) -> Written:
     notes = []
     if small:
         notes.append(
-            "AutoModel alone cannot build the stem for small images (3x3, stride 1, no max-pool) and starts it at"
-            " random: load the folder with the code in the card"
+            "AutoModel alone cannot build the stem for small images (3x3, stride 1, no max-pool), and refuses these"
+            " weights: load them with the code in the card"
         )
     if backbone.kind == "vit":
         notes.append(

@@ -200,6 +200,14 @@ def test_code_that_fails_or_prepares_other_images_is_an_error_and_leaves_nothing
         assert list(tmp_path.iterdir()) == []
 
 
+def test_the_page_on_exports_has_every_format() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text("utf-8")
+    for name, form in FORMATS.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        assert all(f"`{suffix}`" in row for suffix in form.suffixes)
+        assert row.endswith(f"| `sslctl[{form.extra}]` |" if form.extra else "| – |")
+
+
 def test_a_missing_library_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sslctl.exchange.formats.find_spec", lambda name: None if name == "onnxruntime" else object())
     with pytest.raises(MachineError, match="export to onnxruntime needs onnxruntime") as e:
