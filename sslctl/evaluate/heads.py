@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..machine import quick_products
+
 Rule = Literal["sgd", "nesterov", "larc"]
 
 
@@ -53,6 +55,10 @@ class Heads:
 
     def step(self, x: Tensor, labels: Tensor, factor: float) -> None:
         """One step on the mean cross-entropy of ``x`` (B, d), at ``factor`` times each rate."""
+        with quick_products(x):
+            self._step(x, labels, factor)
+
+    def _step(self, x: Tensor, labels: Tensor, factor: float) -> None:
         flat = torch.addmm(self.bias.flatten(), x, self.weight.flatten(0, 1).T)  # (B, L C)
         error = flat.view(len(x), *self.bias.shape).softmax(2)  # (B, L, C)
         own = labels[:, None, None].expand(-1, len(self.rates), 1)

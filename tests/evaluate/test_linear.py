@@ -43,6 +43,29 @@ def test_the_solution_is_that_of_scikit_learn(l2: float, budget: int, monkeypatc
     torch.testing.assert_close(ours(test).softmax(1), logits.softmax(1), rtol=1e-3, atol=1e-4)
 
 
+def test_independent_labels_are_those_of_scikit_learn_one_by_one() -> None:
+    x, y = made(300, 0)
+    many = torch.stack([y == 0, y < 2, (x[:, 3] > 3.1)], 1).double()
+    ours, done = fit(x, many, 3, 1e-2, tolerance=1e-8)
+    scaled = StandardScaler().fit_transform(x)
+    for column in range(3):
+        theirs = LogisticRegression(C=1 / (1e-2 * len(x)), max_iter=2000, tol=1e-10).fit(scaled, many[:, column])
+        torch.testing.assert_close(ours.weight[column], torch.from_numpy(theirs.coef_[0]), rtol=1e-3, atol=1e-4)
+        assert float(ours.bias[column]) == pytest.approx(theirs.intercept_[0], rel=1e-3)
+    assert done
+
+
+def test_at_its_own_tolerance_the_loss_is_nearly_the_least() -> None:
+    x, y = made(600, 0, noise=2.5)
+    z = (x - x.mean(0)) / x.std(0, correction=0).clamp_min(1e-9)
+    losses = []
+    for tolerance in (module.TOLERANCE, 1e-9):
+        model, _ = fit(x, y, 5, 1e-3, tolerance=tolerance)
+        loss = torch.nn.functional.cross_entropy(torch.addmm(model.bias, z, model.weight.T), y)
+        losses.append(float(loss + 1e-3 / 2 * model.weight.square().sum()))
+    assert losses[1] <= losses[0] < 1.01 * losses[1]
+
+
 def test_a_start_elsewhere_ends_in_the_same_place() -> None:
     x, y = made(300, 0)
     cold, _ = fit(x, y, 5, 1e-2, tolerance=1e-8)

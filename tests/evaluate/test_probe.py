@@ -94,7 +94,8 @@ def test_a_probe_between_metric_lines_has_its_own_line(pictures: Path, labelled:
 
 def test_the_last_probe_is_what_knn_says_of_the_checkpoint(pictures: Path, labelled: Path, tmp_path: Path) -> None:
     line = go(probed(pictures, labelled), tmp_path / "r")[-1]
-    words = ["knn", str(tmp_path / "r" / "checkpoints" / "last.safetensors"), "--data", str(labelled), "--json"]
+    last = tmp_path / "r" / "checkpoints" / "last.safetensors"
+    words = ["knn", str(last), "--data", str(labelled), "--split", "--json"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["top1"] == line["probe_knn"]
