@@ -54,8 +54,10 @@ def import_(
     from ..exchange.importing import Wishes
     from ..exchange.opening import import_any, is_foreign
 
-    if file.exists() and not is_foreign(file):
-        raise SpecError(f"{file}: is no file of another tool", f"every command takes it as it is: sslctl knn {file}")
+    by_name = str(file).startswith(("timm:", "random:")) and not file.exists()
+    if by_name or (file.exists() and not is_foreign(file)):
+        hint = f"see what it is: sslctl inspect {file}" if file.exists() else f"as it is: sslctl knn {file} --data …"
+        raise SpecError(f"{file}: no file or folder of another tool, nothing to import", hint)
     wishes = Wishes(layout, branch, arch, depth, heads)  # type: ignore[arg-type]
     encoder, taken = import_any(file, wishes)
     said = encoder.meta["imported"]

@@ -74,6 +74,9 @@ def test_every_command_takes_the_file_as_it_is_and_the_import_alike(
     scores = [result("knn", path, "--data", images, "--k", "3") for path in (moco, imported["out"])]
     assert scores[0]["top1"] == scores[1]["top1"]
     assert [score["checkpoint"]["method"] for score in scores] == ["moco-v1", "moco-v1"]
+    for words in (imported["out"], "timm:resnet18"):
+        done = call("import", words, "--out", tmp_path / "x.safetensors")
+        assert done.exit_code == 2 and "nothing to import" in done.stderr
     bare = call("knn", moco, "--k", "3")
     assert bare.exit_code == 2 and "give --data" in bare.stderr
 

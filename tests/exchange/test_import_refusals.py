@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import re
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,28 @@ def test_what_a_file_would_need_besides_tensors_is_named(tmp_path: Path) -> None
     with pytest.raises(CheckpointError, match=r"needs torch\.nn\.modules\.linear\.Linear; only tensors") as e:
         import_file(path)
     assert "state dict" in e.value.hint
+
+
+@pytest.mark.parametrize(
+    ("module", "remedy"),
+    [
+        ("lightly_train._models.wrapper", "exported_last.pt"),
+        ("lib.NCEAverage", "bank"),
+        ("omegaconf.dictconfig", "state_dict"),
+    ],
+)
+def test_a_known_tool_that_keeps_more_than_tensors_is_told_what_to_do(
+    module: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = types.ModuleType(module)
+    exec("class Kept(dict): pass", made.__dict__)
+    for i in range(1, module.count(".") + 1):
+        monkeypatch.setitem(sys.modules, module.rsplit(".", i)[0], types.ModuleType(module.rsplit(".", i)[0]))
+    monkeypatch.setitem(sys.modules, module, made)
+    path = saved({"state_dict": {"a": torch.ones(2)}, "kept": made.Kept()}, tmp_path / "run.ckpt")
+    with pytest.raises(CheckpointError, match=rf"a pickle that needs {module}\.Kept") as e:
+        import_file(path)
+    assert remedy in e.value.hint
 
 
 @pytest.mark.parametrize(
