@@ -14,6 +14,7 @@ from ..files import LOCK
 from . import output
 from .evaluating import Experiment, Labelled
 from .options import Force, Precision, takes
+from .report import draw
 from .scored import circumstances, close, provenance, settle
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def _run(experiment: Experiment, recipe: Recipe, folder: Path, start: Start, giv
         meta = encoder.meta | {"step": lines[-1]["step"], "data": own, "finetuned": result["protocol"]}
         save(folder / "model.safetensors", net, meta, train.classes)
         write_atomically(folder / "result.json", (json.dumps(result, allow_nan=False, indent=2) + "\n").encode())
+        draw(folder)
     return result
 
 

@@ -17,6 +17,7 @@ from .. import __version__
 from ..errors import DivergedError, Exit, SslctlError, Stopped
 from . import output
 from .progress import Progress
+from .report import draw
 
 if TYPE_CHECKING:
     import torch
@@ -64,9 +65,9 @@ class Following:
         self.sinks.close()
         if self._trained:
             self.run.record_session({"event": "end", "time": now(), **ending(error)})
-        page = self.run.path / "report.html"
-        if (self._trained or not page.exists()) and self.run.last_line():
-            self._attempt("report", lambda: self._write_report(ON_STOP if isinstance(error, Stopped) else None))
+        if (self._trained or not (self.run.path / "report.html").exists()) and self.run.last_line():
+            t, hurry = self.training, {"seconds": ON_STOP} if isinstance(error, Stopped) else {}
+            draw(self.run.path, source=t.source, device=t.device, **hurry)
 
     def _begin(self, step: int) -> None:
         self._trained = step < self.training.total
@@ -91,16 +92,6 @@ class Following:
         length = {"from_step": step, "total": t.total, "per_epoch": t.per_epoch, "images": len(t.source)}
         precision = str(t.dtype).removeprefix("torch.")
         return {"event": "start", "time": now(), **length, "precision": precision, **machine(t.device)}
-
-    def _write_report(self, seconds: float | None) -> None:
-        from ..visualize.report import SECONDS, write_report
-
-        t = self.training
-        page = self.run.path / "report.html"
-        missing = write_report([self.run.path], page, source=t.source, device=t.device, seconds=seconds or SECONDS)
-        for line in missing:
-            output.detail(f"not in the report: {line}")
-        output.detail(f"report: {page}")
 
     def _attempt(self, what: str, work: Callable[[], None]) -> None:
         try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..errors import SslctlError
 from . import output
 from .options import Device, Json
 
@@ -46,3 +47,19 @@ def report(
         as_json,
         str(page),
     )
+
+
+def draw(run: Path, **given: Any) -> None:
+    """The report of a run that has just ended, into its directory; what ``given`` holds goes to ``write_report``."""
+    page = run / "report.html"
+    try:
+        from ..visualize.report import write_report
+
+        missing = write_report([run], page, **given)
+    except Exception as e:  # the run is done and saved: a page that cannot be drawn takes nothing from it
+        reason = e.message if isinstance(e, SslctlError) else f"{type(e).__name__}: {e}"
+        output.warn(f"report: {reason}; the run has none")
+        return
+    for line in missing:
+        output.detail(f"not in the report: {line}")
+    output.detail(f"report: {page}")

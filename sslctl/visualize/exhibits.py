@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -85,7 +86,7 @@ def paint_glimpses(glimpse: Glimpse) -> list[list[Picture]]:
     rows = []
     for i, name in enumerate(glimpse.names):
         image = glimpse.images[i].permute(1, 2, 0).numpy()
-        row = [picture(image, name)]
+        row = [picture(image, PurePath(name).name)]
         for step, maps in glimpse.maps.items():
             heat = Image.fromarray(colour(maps[i].numpy())).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
             row.append(picture(blend(image, np.asarray(heat), 0.55), f"step {step}"))
@@ -129,7 +130,7 @@ def _arrange(
     similarity, nearest = (x[:queries] @ x.T).topk(min(NEAREST + 1, len(index)), 1)
     for q in range(queries):
         mine = label(source, index[q])
-        row = [picture(thumbnails[q], mine or source.item_name(index[q]))]
+        row = [picture(thumbnails[q], mine or PurePath(source.item_name(index[q])).name)]
         for cosine, j in zip(similarity[q].tolist(), nearest[q].tolist(), strict=True):
             if j != q and len(row) <= NEAREST:
                 other = label(source, index[j])

@@ -124,7 +124,11 @@ def _rank(run: History, curve: Curve) -> Reading:
 def _entropy(run: History, curve: Curve) -> Reading:
     last, name = curve[-1].value, _method(run)
     who = "the teacher's" if name == "dino" else "Sinkhorn's"
-    usual = "falls slowly from near 1" if name == "dino" else "rises as embeddings bunch up at first, then falls"
+    usual = (
+        "falls slowly, from below 1 where its temperature is low"
+        if name == "dino"
+        else "rises as embeddings bunch up at first, then falls"
+    )
     normal = f"of {who} targets, as a share of ln K: {usual}. At 1 they are uniform and say nothing"
     verdict = "bad" if last > UNIFORM else "good"
     return Reading("entropy of targets / ln K", normal, _now(curve), verdict, ((1.0, "uniform"),))
