@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from ..errors import DataError, Exit
 from . import output
 from .evaluating import progress
+from .options import BatchSize, Device, NoCache, Precision, Workers
 
 if TYPE_CHECKING:
     from ..checkpoint import LoadedEncoder
@@ -45,41 +47,42 @@ def open_images(images: str) -> Source:
     return source
 
 
-def features_of(
-    encoder: LoadedEncoder,
-    source: Source,
-    *,
-    device: str,
-    precision: str,
-    workers: int | None,
-    batch_size: int,
-    cache: bool,
-) -> Features:
-    """Features of ``source`` as evaluation takes them: those kept beside the run, or else by a pass."""
-    from ..evaluate.cache import cache_beside, encoder_identity, take_features
-    from ..machine import choose_device, choose_dtype, choose_workers
-    from ..views.evaluation import EvalTransform
+@dataclass(frozen=True)
+class Pass:
+    """The options of the commands that take features of images, labelled or not."""
 
-    chosen, image = choose_device(device), encoder.meta["image"]
-    what = f"features of {len(source)} images of {source.name}, {encoder.spec.backbone.arch}"
-    taken = take_features(
-        cache_beside(encoder.path) if cache and encoder.path.exists() else None,
-        encoder_identity(encoder),
-        encoder.backbone,
-        source,
-        EvalTransform(image["size"], image["mean"], image["std"]),
-        batch_size=batch_size,
-        workers=choose_workers(workers),
-        device=chosen,
-        dtype=choose_dtype(precision, chosen),
-        starting=lambda: output.note(what),
-        progress=progress(),
-    )
-    if taken.before:
-        output.note(f"{what}: taken before (or --no-cache)")
-    if taken.unkept:
-        output.warn(f"features are not kept: {taken.unkept}")
-    return taken.features
+    device: Device = "auto"
+    precision: Precision = "fp32"
+    workers: Workers = None
+    batch_size: BatchSize = 256
+    no_cache: NoCache = False
+
+    def features(self, encoder: LoadedEncoder, source: Source, keep: bool = True) -> Features:
+        """Features of ``source`` as evaluation takes them: those kept beside the run, or else by a pass."""
+        from ..evaluate.cache import cache_beside, encoder_identity, take_features
+        from ..machine import choose_device, choose_dtype, choose_workers
+        from ..views.evaluation import EvalTransform
+
+        chosen, image = choose_device(self.device), encoder.meta["image"]
+        what = f"features of {len(source)} images of {source.name}, {encoder.spec.backbone.arch}"
+        taken = take_features(
+            cache_beside(encoder.path) if keep and not self.no_cache and encoder.path.exists() else None,
+            encoder_identity(encoder),
+            encoder.backbone,
+            source,
+            EvalTransform(image["size"], image["mean"], image["std"]),
+            batch_size=self.batch_size,
+            workers=choose_workers(self.workers),
+            device=chosen,
+            dtype=choose_dtype(self.precision, chosen),
+            starting=lambda: output.note(what),
+            progress=progress(),
+        )
+        if taken.before:
+            output.note(f"{what}: taken before (or --no-cache)")
+        if taken.unkept:
+            output.warn(f"features are not kept: {taken.unkept}")
+        return taken.features
 
 
 def failed_of(features: Sequence[Features]) -> list[dict[str, str]]:

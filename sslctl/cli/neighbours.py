@@ -8,14 +8,16 @@ from typing import Annotated
 import typer
 
 from . import output
-from .looking import failed_of, features_of, list_failed, open_images
+from .looking import Pass, failed_of, list_failed, open_images
 from .opening import open_model
-from .options import BatchSize, Device, Json, Model, NoCache, Precision, Workers
+from .options import Json, Model, takes
 
 
+@takes("given", Pass)
 def neighbours(
     model: Model,
     data: Annotated[str, typer.Argument(metavar="DATA", help="Images to look in, as --data.", show_default=False)],
+    *,
     out: Annotated[Path, typer.Option(help="Picture to write, a PNG.")] = Path("neighbours.png"),
     queries: Annotated[
         str | None,
@@ -23,11 +25,7 @@ def neighbours(
     ] = None,
     rows: Annotated[int, typer.Option(min=1, max=100, help="Queries, evenly spaced over their set.")] = 8,
     k: Annotated[int, typer.Option(min=1, max=100, help="Neighbours of each.")] = 8,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    batch_size: BatchSize = 256,
-    no_cache: NoCache = False,
+    given: Pass,
     as_json: Json = False,
 ) -> None:
     """Show images and their nearest neighbours by cosine similarity.
@@ -47,18 +45,9 @@ def neighbours(
     encoder = open_model(model)
     source = open_images(data)
     others = source if queries is None else open_images(queries)
-    parts = [
-        features_of(
-            encoder,
-            images,
-            device=device,
-            precision=precision,
-            workers=workers,
-            batch_size=batch_size,
-            cache=images is source and not no_cache,
-        )
-        for images in ([source] if others is source else [source, others])
-    ]
+    parts = [given.features(encoder, source)]
+    if others is not source:
+        parts.append(given.features(encoder, others, keep=False))
     looked_in, asked, sources = parts[0], parts[-1], (source, others)
     near = nearest(looked_in, asked, spaced(asked.x, rows), k)
     told = describe(near, looked_in, asked, sources)

@@ -10,23 +10,21 @@ import typer
 from ..errors import SpecError
 from . import output
 from .evaluating import progress
-from .looking import failed_of, features_of, list_failed, open_images
+from .looking import Pass, failed_of, list_failed, open_images
 from .opening import open_model
-from .options import BatchSize, Device, Json, Model, NoCache, Precision, Seed, Workers
+from .options import Json, Model, Seed, takes
 
 
+@takes("given", Pass)
 def projection(
     model: Model,
     data: Annotated[str, typer.Argument(metavar="DATA", help="Images, as --data.", show_default=False)],
+    *,
     out: Annotated[Path, typer.Option(help="Page to write, HTML.")] = Path("projection.html"),
     by: Annotated[str, typer.Option(help="pca, or umap (pip install 'sslctl[umap]').")] = "pca",
     most: Annotated[int, typer.Option(min=3, max=20000, help="Images on the page, evenly spaced over the set.")] = 2000,
     seed: Seed = 0,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    batch_size: BatchSize = 256,
-    no_cache: NoCache = False,
+    given: Pass,
     as_json: Json = False,
 ) -> None:
     """Lay the embeddings of images out in the plane: a page with thumbnails to move about in, which needs no network.
@@ -47,9 +45,7 @@ def projection(
 
     encoder = open_model(model)
     source = some(open_images(data), most)
-    features = features_of(
-        encoder, source, device=device, precision=precision, workers=workers, batch_size=batch_size, cache=not no_cache
-    )
+    features = given.features(encoder, source)
     places, about = flatten(features.x, by, seed)
     arch = encoder.spec.backbone.arch
     page = write_page(features, places, source, f"{source.name}, as {arch} sees it", about, progress())
