@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sslctl.data.memory import in_memory
 from sslctl.data.source import ArraySource, FileSource
 from sslctl.errors import MachineError
 from sslctl.evaluate.baselines import Pixels
-from sslctl.evaluate.cache import Cache, cache_beside, cache_key
+from sslctl.evaluate.cache import Cache, Taken, cache_beside, cache_key, take_features
 from sslctl.evaluate.features import Features, extract
 from sslctl.views.evaluation import EvalTransform
 
@@ -119,3 +120,44 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_machine(folder: File
 def test_where_the_cache_lies() -> None:
     assert cache_beside(Path("runs/a/checkpoints/last.safetensors")).folder == Path("runs/a/features")
     assert cache_beside(Path("downloads/a.safetensors")).folder == Path("downloads/features")
+
+
+def used(folder: Path) -> set[str]:
+    return {path.stem[-1] for path in folder.glob("*.safetensors*")}
+
+
+def test_files_used_last_stay_within_the_limit(folder: FileSource, tmp_path: Path) -> None:
+    taken = extract(Pixels(), folder, transform)
+    Cache(tmp_path / "a").save("0" * 32, taken)
+    size = (tmp_path / "a" / f"{'0' * 32}.safetensors").stat().st_size
+    cache = Cache(tmp_path / "features", limit=3 * size + 10)
+    for age, name in enumerate("123"):
+        cache.save(name * 32, taken)
+        os.utime(cache.folder / f"{name * 32}.safetensors", ns=(age, age))
+    (cache.folder / "mine.safetensors").write_bytes(b"not a file of the cache")
+    os.utime(cache.folder / "mine.safetensors", ns=(0, 0))
+    assert cache.load("1" * 32, folder) is not None  # used again: now 2 is the oldest
+    cache.save("4" * 32, taken)
+    assert used(cache.folder) == {"1", "3", "4", "e"}  # mine stays
+    partial = cache.folder / f".{'5' * 32}.safetensors.part-99"  # of a process that was killed
+    partial.write_bytes(bytes(2 * size))
+    os.utime(partial, ns=(5, 5))
+    cache.save("6" * 32, taken)
+    assert used(cache.folder) == {"1", "4", "6", "e"} and not partial.exists()
+    Cache(cache.folder, limit=0).save("7" * 32, taken)
+    assert used(cache.folder) == {"7", "e"}  # the newest stays in any case
+
+
+def test_features_are_taken_once(folder: FileSource, tmp_path: Path) -> None:
+    passes: list[int] = []
+    cache = Cache(tmp_path / "features")
+
+    def take(where: Cache | None = cache, **how: Any) -> Taken:
+        return take_features(where, "e", Pixels(), folder, transform, starting=lambda: passes.append(1), **how)
+
+    first, second = take(), take(batch_size=2)
+    assert (first.before, second.before, len(passes)) == (False, True, 1) and same(first.features, second.features)
+    assert not take(dtype=torch.bfloat16).before and not take(kind="mean").before and not take(None).before
+    (tmp_path / "file").write_bytes(b"")
+    unkept = take(Cache(tmp_path / "file"))
+    assert same(unkept.features, first.features) and "cannot write" in unkept.unkept
