@@ -68,22 +68,32 @@ class Experiment:
     def run(self, evaluate: Evaluate, baselines: bool) -> Outcome:
         """The scores of the encoder, the first score of each baseline, and the encoder's features."""
         from ..evaluate.baselines import PIXELS, Pixels, random_backbone
-        from ..evaluate.cache import encoder_identity
         from ..evaluate.few_labels import over_draws
-        from ..views.evaluation import EvalTransform
 
         if self.labels is not None:
             evaluate = over_draws(evaluate, self.labels, self.train, self.seed, self.draws)
-        meta, spec = self.encoder.meta, self.encoder.spec.backbone
-        own = EvalTransform(meta["image"]["size"], meta["image"]["mean"], meta["image"]["std"])
-        built = {"backbone": spec.model_dump(mode="json"), "size": meta["image"]["size"]}
-        pair = self._features(self.encoder.backbone, own, spec.arch, encoder_identity(self.encoder))
+        pair = self.features()
         scores, beside = evaluate(*pair), {}
         if baselines:
             beside["pixels"] = evaluate(*self._features(Pixels(), PIXELS, "raw pixels", "pixels"))[0]
-            fresh = random_backbone(spec, meta["image"]["size"])
-            beside["random"] = evaluate(*self._features(fresh, own, "random weights", built))[0]
+            spec, size = self.encoder.spec.backbone, self.encoder.meta["image"]["size"]
+            built = {"backbone": spec.model_dump(mode="json"), "size": size}
+            fresh = random_backbone(spec, size)
+            beside["random"] = evaluate(*self._features(fresh, self._transform(), "random weights", built))[0]
         return scores, beside, pair
+
+    def features(self) -> list[Features]:
+        """The encoder's features of the training and of the test images."""
+        from ..evaluate.cache import encoder_identity
+
+        arch = self.encoder.spec.backbone.arch
+        return self._features(self.encoder.backbone, self._transform(), arch, encoder_identity(self.encoder))
+
+    def _transform(self) -> EvalTransform:
+        from ..views.evaluation import EvalTransform
+
+        image = self.encoder.meta["image"]
+        return EvalTransform(image["size"], image["mean"], image["std"])
 
     def _features(self, net: nn.Module, transform: EvalTransform, what: str, identity: Any) -> list[Features]:
         parts = [(self.train, "training"), (self.test, "test")]

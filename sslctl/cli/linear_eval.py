@@ -9,8 +9,9 @@ import typer
 from ..errors import SpecError
 from . import output
 from .evaluating import Experiment, Frozen, progress
-from .options import takes
+from .options import Targets, takes
 from .scored import finish
+from .targeted import finish_targets, refuse_classes
 
 if TYPE_CHECKING:
     from ..evaluate.features import Features
@@ -27,6 +28,7 @@ def linear_eval(
     epochs: Annotated[
         float | None, typer.Option(min=0.001, help="Length of a paper's protocol, if not its own.", show_default=False)
     ] = None,
+    targets: Targets = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Evaluations to average, from --seed on.")] = 1,
     given: Frozen,
 ) -> None:
@@ -46,8 +48,14 @@ def linear_eval(
 
       sslctl linear-eval last.safetensors --data labelled/ --labels 0.01
 
+      sslctl linear-eval last.safetensors --data photos/ --targets labels.csv
+
       sslctl linear-eval last.safetensors --data train/ --val-data test/ --fail-under 0.8
     """
+    if targets is not None:
+        if protocol != "lbfgs" or epochs or seeds > 1:
+            raise SpecError("--targets are read off by L-BFGS or ridge regression, once", "leave out other options")
+        return _on_targets(given, targets)
     named = protocol != "lbfgs"
     if named and (given.labels or given.draws or given.baselines):
         raise SpecError("--labels, --draws and --baselines go with --protocol lbfgs", "leave them out")
@@ -60,6 +68,18 @@ def linear_eval(
     experiment = given.experiment()
     outcome = _by_protocol(experiment, protocol, epochs, seeds) if named else _by_lbfgs(experiment, given, seeds)
     finish("linear-eval", given, experiment, outcome)
+
+
+def _on_targets(given: Frozen, path: str) -> None:
+    from ..evaluate.linear_targets import linear_targets
+    from ..evaluate.targets import read_table, split_by
+
+    refuse_classes(given)
+    table = read_table(path)
+    experiment = given.unlabelled(split=split_by(table))
+    train, test = experiment.features()
+    score = linear_targets(train, test, table, seed=given.seed)
+    finish_targets("linear-eval", given, experiment, score)
 
 
 def _by_lbfgs(experiment: Experiment, given: Frozen, seeds: int) -> Outcome:

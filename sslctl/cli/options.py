@@ -61,7 +61,13 @@ ValData = Annotated[
 ]
 FailUnder = Annotated[
     float | None,
-    typer.Option("--fail-under", min=0, max=1, help="Exit with code 7 if top1 is lower.", show_default=False),
+    typer.Option(
+        "--fail-under",
+        min=0,
+        max=1,
+        help="Exit with code 7 if top1 (of targets, their score) is lower.",
+        show_default=False,
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what stands in the target.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a public set that is not there yet.")]
@@ -77,3 +83,11 @@ Draws = Annotated[
 Baselines = Annotated[bool, typer.Option("--baselines", help="Score raw pixels and random weights too.")]
 PerClass = Annotated[bool, typer.Option("--per-class", help="Top-1 of each class, with its interval.")]
 Confusion = Annotated[bool, typer.Option("--confusion", help="Which class is taken for which.")]
+Targets = Annotated[
+    str | None,
+    typer.Option(
+        "--targets",
+        help="CSV of image names and 0/1 labels or numbers: predict these, not classes.",
+        show_default=False,
+    ),
+]

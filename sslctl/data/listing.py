@@ -12,7 +12,7 @@ from .source import FileSource, labels_from_names, printable
 
 EXTENSIONS = (".txt", ".csv", ".tsv", ".lst", ".list")
 
-_PATH_COLUMNS = {"path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "name"}
+PATH_COLUMNS = {"path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "name"}
 _LABEL_COLUMNS = {"label", "labels", "class", "class_name", "classname", "target", "category", "y"}
 
 Rows = list[tuple[int, list[str]]]  # line number, cells
@@ -26,7 +26,7 @@ def open_listing(path: str) -> FileSource:
     (path, file, image, …; label, class, …) is a header; otherwise the first column is the path and a second the label.
     Raises DataError naming the line of a file that does not exist, or of a label that is missing.
     """
-    rows = _read_rows(path)
+    rows = read_rows(path)
     if not rows:
         raise DataError(f"{printable(path)} lists no images", "write one path a line, or path,label rows")
     path_column, label_column, rows = _columns(path, rows)
@@ -41,7 +41,8 @@ def open_listing(path: str) -> FileSource:
     return FileSource(path, folder, names, labels, classes)
 
 
-def _read_rows(path: str) -> Rows:
+def read_rows(path: str) -> Rows:
+    """The rows of a list with their line numbers, empty ones left out. Raises DataError where there is no such file."""
     extension = os.path.splitext(path)[1].lower()
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -78,7 +79,7 @@ def _columns(path: str, rows: Rows) -> tuple[int, int | None, Rows]:
     first = [cell.strip() for cell in rows[0][1]]
     words = [cell.lower() for cell in first]
     is_file = any(_is_file(os.path.dirname(path), cell) for cell in first)
-    paths = [i for i, word in enumerate(words) if word in _PATH_COLUMNS]
+    paths = [i for i, word in enumerate(words) if word in PATH_COLUMNS]
     labels = [i for i, word in enumerate(words) if word in _LABEL_COLUMNS]
     if paths and not is_file:
         return paths[0], (labels[0] if labels else None), rows[1:]

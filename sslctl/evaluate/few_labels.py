@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,24 +74,33 @@ def choose(few: FewLabels, labels: Tensor, seed: int, draw: int) -> Tensor:
 def find_listed(few: FewLabels, source: Source, index: Tensor) -> tuple[Tensor, int]:
     """Rows of ``index`` (n,), positions in ``source``, that the list names, and how many of its lines name none.
 
-    A line is a path from anywhere down, or a bare file name where that is enough to tell (the lists of SimCLR's
-    1 % and 10 % of ImageNet, google-research/simclr imagenet_subsets, are of this kind).
     Raises DataError where a line means several images, or where no line means any.
+    """
+    found = find_named(few.names, source, index, few.text)
+    rows = {row for row in found if row is not None}
+    if not rows:
+        raise DataError(f"{few.text}: none of its {len(few.names)} lines is an image of {source.name}", EXAMPLE)
+    return torch.tensor(sorted(rows)), sum(row is None for row in found)
+
+
+def find_named(names: Sequence[str], source: Source, index: Tensor, title: str) -> list[int | None]:
+    """For each of ``names`` the row of ``index`` (n,), positions in ``source``, of the image that it means, or None.
+
+    A name is a path from anywhere down, or a bare file name where that is enough to tell (the lists of SimCLR's
+    1 % and 10 % of ImageNet, google-research/simclr imagenet_subsets, are of this kind).
+    Raises DataError where one means several images.
     """
     at: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for row, i in enumerate(index.tolist()):
         name = source.item_name(i)
         at[name.rpartition("/")[2]].append((name, row))
-    rows, missing = set(), 0
-    for line in few.names:
+    rows: list[int | None] = []
+    for line in names:
         found = [row for name, row in at[line.rpartition("/")[2]] if f"/{name}".endswith(f"/{line.lstrip('./')}")]
         if len(found) > 1:
-            raise DataError(f"{few.text}: '{line}' means {len(found)} images of {source.name}", "write CLASS/FILE")
-        missing += not found
-        rows.update(found)
-    if not rows:
-        raise DataError(f"{few.text}: none of its {len(few.names)} lines is an image of {source.name}", EXAMPLE)
-    return torch.tensor(sorted(rows)), missing
+            raise DataError(f"{title}: '{line}' means {len(found)} images of {source.name}", "write CLASS/FILE")
+        rows.append(found[0] if found else None)
+    return rows
 
 
 def over_draws(evaluate: Evaluate, few: FewLabels, source: Source, seed: int, draws: int | None = None) -> Evaluate:
