@@ -114,6 +114,7 @@ def test_it_learns_and_leaves_files_that_other_commands_read(encoder: Path, imag
     assert {p.name for p in (tmp_path / "t").iterdir()} == {
         "metrics.jsonl",
         "model.safetensors",
+        "report.html",
         "result.json",
         "run.lock",
     }
