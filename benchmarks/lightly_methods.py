@@ -149,7 +149,8 @@ class DINO(WithTeacher):
         sizes = (backbone.dim, p.hidden, p.bottleneck, p.prototypes)
         head = functools.partial(heads.DINOProjectionHead, *sizes, batch_norm=p.head_norm, freeze_last_layer=1)
         super().__init__(p, backbone, head)
-        self.criterion = losses.DINOLoss(p.prototypes, student_temp=p.student_temperature)
+        temperature, momentum = p.student_temperature, p.center_momentum
+        self.criterion = losses.DINOLoss(p.prototypes, student_temp=temperature, center_momentum=momentum)
 
     def objective(self, first: Tensor, second: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         self.move(step)
