@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from . import distributed
 from .backbones import Backbone, build_backbone
@@ -123,7 +124,7 @@ def build(around: Surroundings) -> Training:
         spec=spec,
         source=source,
         method=method,
-        model=method,
+        model=method if distributed.world_size() == 1 else in_step(method, device),
         optimizer=build_optimizer(spec.optim, method),
         augment=augment,
         loader=load_by(around, augment, total, device),
@@ -165,6 +166,11 @@ def convolve_channels_last(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
+
+
+def in_step(method: nn.Module, device: torch.device) -> nn.Module:
+    """``method`` whose gradients are the means over all processes. Statistics of batch norm stay each process's own."""
+    return DistributedDataParallel(method, [device] if device.type == "cuda" else None, broadcast_buffers=False)
 
 
 def compile_backbones(method: nn.Module) -> None:

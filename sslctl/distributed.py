@@ -63,6 +63,15 @@ def by_first(work: Callable[[], T]) -> T:
     return result
 
 
+def largest(value: int) -> int:
+    """The largest ``value`` of any process; what they agree on where each knows something else."""
+    if world_size() == 1:
+        return value
+    held = torch.tensor(value)
+    dist.all_reduce(held, dist.ReduceOp.MAX)
+    return int(held)
+
+
 def mean(x: Tensor) -> Tensor:
     """Mean of ``x`` over processes, with gradient."""
     return total(x) / world_size()

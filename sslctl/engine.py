@@ -13,7 +13,7 @@ from . import checkpoint, distributed
 from .checkpoint import Meta
 from .data.loader import Batch
 from .data.unreadable import check_bad
-from .errors import CheckpointError, DataError, Stopped
+from .errors import CheckpointError, DataError, Exit, Stopped
 from .meter import Meter
 from .method import Output, Views
 from .optim import clip_gradients
@@ -49,12 +49,12 @@ def train(t: Training, run: Run, stop: StopRequest, report: Callable[[dict[str, 
                 run.log(line)
                 report(line)
                 keep_best(t, run, line, saver)
-            leave = stop.requested  # asked once: a signal after this line waits for the next step
+            leave = distributed.largest(stop.requested or 0)  # asked once: what comes later waits for the next step
             if done % t.checkpoint_every == 0 or done == t.total or leave:
                 save(t, run, done, saver)
             if leave and done < t.total:
-                raise Stopped(f"stopped at step {done} of {t.total}, saved", "the same command goes on", leave)
-    return checkpoint.read_meta(run.last)
+                raise Stopped(f"stopped at step {done} of {t.total}, saved", "the same command goes on", Exit(leave))
+    return distributed.by_first(lambda: checkpoint.read_meta(run.last))
 
 
 def take_step(t: Training, views: Views, step: Step) -> Output:
@@ -99,7 +99,7 @@ def seed_step(seed: int, index: int) -> None:
 def resume(t: Training, run: Run, report: Callable[[dict[str, Any]], None]) -> int:
     """Load the newest good checkpoint; the step it was made at, 0 where there is none."""
     skipped: list[str] = []
-    path = checkpoint.newest(run.checkpoints, skipped, verify=True)
+    path = distributed.by_first(lambda: checkpoint.newest(run.checkpoints, skipped, verify=True))
     start = 0
     if path is not None:
         meta = checkpoint.restore(path, t.method, t.optimizer)
@@ -118,7 +118,9 @@ def resume(t: Training, run: Run, report: Callable[[dict[str, Any]], None]) -> i
 
 
 def save(t: Training, run: Run, done: int, saver: Saver) -> None:
-    """Copy the run's state now; it goes to disk while training goes on."""
+    """Copy the run's state now, which is every process's; it goes to disk while training goes on."""
+    if distributed.rank() > 0:
+        return
     path = run.numbered(done)
     tensors, meta = checkpoint.snapshot(t.method, t.optimizer, state(t) | {"step": done})
 

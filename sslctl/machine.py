@@ -80,11 +80,11 @@ def _keeps_float32() -> bool:
 
 
 def choose_workers(asked: int | None) -> int:
-    """``asked``, or a process for every CPU that this one may use but one."""
+    """``asked``, or a process for every CPU that this one may use but one, shared with those that torchrun started."""
     if asked is not None:
         return asked
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, available - 1))
+    return max(1, min(16, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -64,7 +64,7 @@ class Meter:
 
     def line(self, step: Step, output: Output) -> dict[str, Any]:
         """The metric line of the steps since the last one."""
-        loss = float(torch.stack(self.losses).float().mean())
+        loss = float(distributed.mean(torch.stack(self.losses).float().mean()))
         if loss != loss or abs(loss) == float("inf"):
             raise DivergedError(f"the loss is {loss} at step {step.index + 1}", DIVERGED_HINT)
         seconds = max(1e-9, time.perf_counter() - self.since)

@@ -202,6 +202,19 @@ class Run:
                 old.unlink()
 
 
+class FollowedRun(Run):
+    """The directory of a run as a process sees it that is not the first of several: the first one locks and writes."""
+
+    def __enter__(self) -> Run:
+        return self
+
+    def claim(self, spec: Spec) -> None:
+        pass
+
+    def start_metrics(self, step: int) -> None:
+        pass
+
+
 def differences(old: Data, new: Data, considered: Data, prefix: str = "") -> list[tuple[str, Any, Any]]:
     """Dotted keys of ``considered`` whose values differ between ``old`` and ``new``."""
     found: list[tuple[str, Any, Any]] = []

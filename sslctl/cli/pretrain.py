@@ -56,20 +56,25 @@ def pretrain(
 def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
     output.note(f"{spec.method.name} · {spec.backbone.arch} · {spec.data.path}")
     require(spec.run.log_to)
-    around = open_with_notes(spec)
 
+    from .. import distributed
     from ..build import build
     from ..engine import train
     from ..estimate import estimate
-    from ..run import Run, default_directory, fresh_directory
+    from ..machine import choose_device
+    from ..run import FollowedRun, Run, default_directory, fresh_directory
     from ..stop import StopRequest
+
+    distributed.join(choose_device(spec.run.device))
+    around = open_with_notes(spec)
 
     directory = Path(around.spec.run.out) if around.spec.run.out else default_directory(around.spec)
     if resume is False:
-        directory = fresh_directory(directory)
+        directory = distributed.by_first(lambda: fresh_directory(directory))
     training = build(around)
     _say_memory(estimate(training))
-    with Run(directory) as run, StopRequest(spec.run.max_time, output.warn) as stop:
+    opened = Run(directory) if distributed.rank() == 0 else FollowedRun(directory)
+    with opened as run, StopRequest(spec.run.max_time, output.warn) as stop:
         if resume and not any(run.checkpoints.glob("*.safetensors")):
             raise CheckpointError(f"--resume: {directory} holds no checkpoint", "leave --resume out to begin")
         run.claim(around.spec)
