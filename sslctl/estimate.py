@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import distributed
+from .backbones import Backbone
 from .machine import free_memory
 from .method import Views
 from .schedule import Step
@@ -90,7 +91,7 @@ def _kept_by_graph(t: Training) -> int:
         return x
 
     own = {p.untyped_storage().data_ptr() for p in method.parameters()}
-    for backbone in [module for module in method.modules() if getattr(module, "grad_checkpointing", False)]:
+    for backbone in [m for m in method.modules() if isinstance(m, Backbone) and m.grad_checkpointing]:
         for block in backbone.net.blocks:  # whose inputs are kept without being asked about
             block.register_forward_pre_hook(lambda _, given: pack(given[0]) is None or None)
     with (

@@ -33,7 +33,8 @@ def patch_grid(backbone: Backbone, tokens: Tensor, x: Tensor) -> Tensor:
 
 def activation(backbone: Backbone, x: Tensor) -> Tensor:
     """Length of the feature at each place: (B, 3, H, W) -> (B, 1, H / stride, W / stride)."""
-    return torch.linalg.vector_norm(feature_map(backbone, x), dim=1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(feature_map(backbone, x), dim=1, keepdim=True)
+    return length
 
 
 def own_grad_cam(backbone: Backbone, x: Tensor) -> Tensor:
