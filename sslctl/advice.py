@@ -24,6 +24,10 @@ def derivation(spec: Spec, images: int) -> list[str]:
         )
     if queue := min(p.get("queue", 0), images):
         lines.append(f"the queue holds {queue / batch:.3g} batches, {queue / images:.0%} of the images")
+    if spec.method.name == "barlow-twins":
+        others = p["out"] - 1
+        weight = p["redundancy"] * others
+        lines.append(f"redundancy {p['redundancy']:g} x {others} other outputs: {weight:.2g} to 1 (the paper's 42)")
     if clusters := _clusters(p):
         lines.append(
             f"{clusters} prototypes: {images / clusters:.3g} images and {batch / clusters:.2g} of a batch to each"

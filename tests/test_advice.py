@@ -17,7 +17,7 @@ def spec(method: dict[str, Any], recipe: str | None = None, **sections: Any) -> 
 
 
 def test_numbers_follow_from_the_spec_and_the_set() -> None:
-    small = spec({"name": "moco-v2"}, "small", optim={"lr": 0.004})
+    small = spec({"name": "moco-v2", "momentum": 0.99}, "small", optim={"lr": 0.004})
     assert steps(small, 4000) == 30 * 31
     assert derivation(small, 4000) == [
         "learning rate 0.002 = 0.004 x 128/256",
@@ -32,6 +32,8 @@ def test_numbers_follow_from_the_spec_and_the_set() -> None:
         "128 prototypes: 31.2 images and 0.5 of a batch to each",
     ]
     assert derivation(spec({"name": "simsiam"}, optim={"lr_scaling": "none"}), 4000) == ["learning rate 0.05 = 0.05"]
+    twins = spec({"name": "barlow-twins", "out": 201, "redundancy": 0.05}, optim={"lr_scaling": "none"})
+    assert derivation(twins, 4000)[1:] == ["redundancy 0.05 x 200 other outputs: 10 to 1 (the paper's 42)"]
 
 
 FAILING = {
