@@ -13,13 +13,16 @@ from ..errors import DataError, SpecError
 from ..files import LOCK
 from . import output
 from .evaluating import Experiment, Labelled
-from .options import Force, Precision, takes
+from .options import Force, Precision, Targets, takes
 from .report import draw
-from .scored import circumstances, close, provenance, settle
+from .scored import WORDS, circumstances, close, provenance, settle
+from .targeted import refuse_classes
 
 if TYPE_CHECKING:
     from ..evaluate.finetune import Recipe
+    from ..evaluate.goals import Goal
     from ..evaluate.score import Score
+    from ..evaluate.targets import TargetScore
     from ..spec import Data
 
     Start = dict[str, bool | str | None]  # what a fine-tuning begins with, and which labels it may see
@@ -47,6 +50,7 @@ def finetune(
     smoothing: Annotated[float, typer.Option(min=0, max=0.99, help="Label smoothing.")] = 0.0,
     mixup: Annotated[float, typer.Option(min=0, help="Alpha of mixup; 0 for none.")] = 0.0,
     cutmix: Annotated[float, typer.Option(min=0, help="Alpha of CutMix; 0 for none.")] = 0.0,
+    targets: Targets = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the result.", show_default=False)] = None,
     force: Force = False,
     precision: Precision = "auto",
@@ -63,9 +67,11 @@ def finetune(
 
       sslctl finetune runs/swav-resnet18-demo-1a2b3c --data labelled/ --from-scratch --out runs/scratch
 
+      sslctl finetune last.safetensors --data photos/ --targets labels.csv
+
       sslctl finetune last.safetensors --data labelled/ --labels 0.1 --mixup 0.8 --cutmix 1 --smoothing 0.1
     """
-    experiment = given.experiment()
+    experiment, goal = _by_classes(given, smoothing) if targets is None else _by_table(given, targets, smoothing)
 
     from ..evaluate.finetune import Recipe
 
@@ -74,18 +80,36 @@ def finetune(
         epochs, batch_size, lr, decay, weight_decay, smoothing=smoothing, mixup=mixup, cutmix=cutmix, seed=given.seed
     )
     notes = _few(experiment, given.seed)
-    if len(experiment.train.classes) < 2 or len(experiment.train) < 2:
+    if goal.outputs < (2 if targets is None else 1) or len(experiment.train) < 2:
         raise DataError(f"{experiment.train.name}: fine-tuning needs two classes and two images or more")
     start: Start = {"from_scratch": from_scratch, "labels": given.labels}
     folder = _directory(out, force, experiment, recipe, start)
     begin = "random weights" if from_scratch else str(experiment.encoder.path)
     output.note(f"{len(experiment.train)} training and {len(experiment.test)} test images, from {begin}, into {folder}")
-    result = _run(experiment, recipe, folder, start, given, notes)
-    low, high = result["interval"]
-    top1 = f"top-1 {100 * result['top1']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    result, score = _run(experiment, recipe, goal, folder, start, given, notes)
     sizes = f"{result['n_train']} training and {result['n_test']} test images, from {begin}"
-    lines = [f"finetune: {top1}", f"  {sizes}", str(folder)]
-    close(result, lines, "top1", given.as_json)
+    close(result, [f"finetune: {score}", f"  {sizes}", str(folder)], goal.key, given.as_json)
+
+
+def _by_classes(given: Labelled, smoothing: float) -> tuple[Experiment, Goal]:
+    from ..evaluate.goals import Classes
+
+    experiment = given.experiment()
+    return experiment, Classes(len(experiment.train.classes), smoothing)
+
+
+def _by_table(given: Labelled, path: str, smoothing: float) -> tuple[Experiment, Goal]:
+    import torch
+
+    from ..evaluate.goals import Columns
+    from ..evaluate.targets import read_table, split_by
+
+    refuse_classes(given)
+    if smoothing:
+        raise SpecError("--smoothing is of classes, and --targets has none", "leave it out")
+    table = read_table(path)
+    experiment = given.unlabelled(split=split_by(table))
+    return experiment, Columns.of(table, torch.as_tensor(experiment.train.labels))
 
 
 def _few(experiment: Experiment, seed: int) -> list[str]:
@@ -120,7 +144,9 @@ def _directory(out: Path | None, force: bool, experiment: Experiment, recipe: Re
     return out
 
 
-def _run(experiment: Experiment, recipe: Recipe, folder: Path, start: Start, given: Labelled, notes: list[str]) -> Data:
+def _run(
+    experiment: Experiment, recipe: Recipe, goal: Goal, folder: Path, start: Start, given: Labelled, notes: list[str]
+) -> tuple[Data, Score | TargetScore]:
     """Train in the locked ``folder``, write the files, and return the result."""
     import torch
 
@@ -135,34 +161,36 @@ def _run(experiment: Experiment, recipe: Recipe, folder: Path, start: Start, giv
     if start["from_scratch"]:
         backbone = random_backbone(encoder.spec.backbone, image["size"], recipe.seed)
     torch.manual_seed(recipe.seed)
-    net = Classifier(backbone, len(train.classes))
+    net = Classifier(backbone, goal.outputs)
     task = Task(train, test, image, experiment.device, experiment.dtype, experiment.workers)
     lines: list[Data] = []
 
     def report(line: Data) -> None:
         lines.append(line)
         write_atomically(folder / "metrics.jsonl", "".join(json.dumps(one) + "\n" for one in lines).encode())
-        output.note(f"epoch {line['epoch']:g} · loss {line['loss']:.4f} · top-1 {100 * line['top1']:.1f} %")
+        output.note(
+            f"epoch {line['epoch']:g} · loss {line['loss']:.4f} · {WORDS.get(goal.key, 'score')} {line[goal.key]:.3f}"
+        )
 
     with locked(folder):
-        score = tune(net, task, recipe, report)
+        score = tune(net, task, recipe, goal, report)
         result = _result(experiment, score, start) | {"run": str(folder)}
-        settle(result, [*notes, *result.pop("notes")], "top1", given.fail_under)
+        settle(result, [*notes, *result.pop("notes")], goal.key, given.fail_under)
         own = {"name": train.name, "fingerprint": train.fingerprint(), "images": len(train)}
         meta = encoder.meta | {"step": lines[-1]["step"], "data": own, "finetuned": result["protocol"]}
         save(folder / "model.safetensors", net, meta, train.classes)
         write_atomically(folder / "result.json", (json.dumps(result, allow_nan=False, indent=2) + "\n").encode())
         draw(folder)
-    return result
+    return result, score
 
 
-def _result(experiment: Experiment, score: Score, start: Start) -> Data:
+def _result(experiment: Experiment, score: Score | TargetScore, start: Start) -> Data:
     from ..evaluate.honesty import absent_classes, overlap
 
     result: Data = {"task": "finetune", **score.as_dict()}
     result["protocol"] |= start | circumstances(experiment)
     notes = list(score.notes)
-    for findings in (overlap, absent_classes):
+    for findings in (overlap, absent_classes) if experiment.train.classes else (overlap,):
         facts, said = findings(experiment.train, experiment.test)
         result |= facts
         notes += said

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save as serialize
 from timm.models import group_parameters
 from torch import Tensor, nn
@@ -31,7 +30,9 @@ from ..views.augment import Augment
 from ..views.evaluation import EvalTransform
 from ..views.recipe import ViewPlan, ViewSpec
 from .features import extract
-from .score import Score, judge, score
+from .goals import Goal
+from .score import Score
+from .targets import TargetScore
 
 POINTS = 50  # of the accuracy curve, at most
 
@@ -58,12 +59,12 @@ class Recipe:
 
 
 class Classifier(nn.Module):
-    """A backbone and a linear layer: (B, 3, H, W) -> (B, classes)."""
+    """A backbone and a linear layer: (B, 3, H, W) -> (B, outputs)."""
 
-    def __init__(self, backbone: Backbone, classes: int) -> None:
+    def __init__(self, backbone: Backbone, outputs: int) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(True)
-        self.head = nn.Linear(backbone.dim, classes)
+        self.head = nn.Linear(backbone.dim, outputs)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
@@ -87,11 +88,13 @@ class Task:
 Report = Callable[[dict[str, Any]], None]
 
 
-def finetune(net: Classifier, task: Task, recipe: Recipe, report: Report = lambda line: None) -> Score:
+def finetune(
+    net: Classifier, task: Task, recipe: Recipe, goal: Goal, report: Report = lambda line: None
+) -> Score | TargetScore:
     """Train ``net`` in place; the score of its last weights on the test images, of which none is chosen by.
 
-    ``report`` hears a line for each point of the curve: epoch, step, loss, lr, top1. A function of the weights, the
-    images and ``recipe``. Raises DivergedError where the loss is not finite.
+    ``report`` hears a line for each point of the curve: epoch, step, loss, lr and the goal's key.
+    A function of the weights, the images and ``recipe``. Raises DivergedError where the loss is not finite.
     """
     batch = min(recipe.batch_size, len(task.train))
     per_epoch = len(task.train) // batch
@@ -103,15 +106,15 @@ def finetune(net: Classifier, task: Task, recipe: Recipe, report: Report = lambd
     scaler = torch.amp.GradScaler(task.device.type, enabled=task.dtype == torch.float16)
     batches = labelled_batches(task.train, crops(task.image), task, batch, total, recipe.seed)
     losses: list[Tensor] = []
-    result: Score | None = None
+    result: Score | TargetScore | None = None
     for index, (x, labels) in enumerate(batches):
         step = Step(index, total, per_epoch)
         seed_step(recipe.seed, index)
         for group in optimizer.param_groups:
             group["lr"] = schedule.at(step) * group["lr_scale"]
-        x, target = mix(x, targets(labels, len(task.train.classes), recipe.smoothing), recipe, index)
+        x, target = mix(x, goal.targets(labels), recipe, index)
         with torch.autocast(task.device.type, task.dtype, enabled=task.dtype != torch.float32):
-            loss = F.cross_entropy(net.train()(x), target)
+            loss = goal.loss(net.train()(x), target)
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.step(optimizer)
@@ -121,9 +124,10 @@ def finetune(net: Classifier, task: Task, recipe: Recipe, report: Report = lambd
             mean = float(torch.stack(losses).mean())
             if not math.isfinite(mean):
                 raise DivergedError(f"the loss is {mean} at step {index + 1}", "lower --lr, or --precision fp32")
-            losses, result = [], _test(net, task, recipe)
+            losses, result = [], _test(net, task, recipe, goal)
             epoch = round((index + 1) / per_epoch, 4)
-            report({"step": index + 1, "epoch": epoch, "loss": mean, "lr": schedule.at(step), "top1": result.top1})
+            line = {"step": index + 1, "epoch": epoch, "loss": mean, "lr": schedule.at(step)}
+            report(line | {goal.key: result.as_dict()[goal.key]})
     assert result is not None
     return result
 
@@ -150,11 +154,6 @@ def groups(net: Classifier, recipe: Recipe) -> Iterator[dict[str, Any]]:
             "lr_scale": recipe.layer_decay ** (top - layer),
             "weight_decay": recipe.weight_decay if decayed else 0.0,
         }
-
-
-def targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
-    """(B,) -> (B, classes): 1 - smoothing on the class, and smoothing spread over all (arXiv 1512.00567)."""
-    return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
 
 
 def mix(x: Tensor, target: Tensor, recipe: Recipe, index: int) -> tuple[Tensor, Tensor]:
@@ -222,8 +221,7 @@ def labelled_batches(
             yield views.globals[0], views.labels
 
 
-def _test(net: Classifier, task: Task, recipe: Recipe) -> Score:
+def _test(net: Classifier, task: Task, recipe: Recipe, goal: Goal) -> Score | TargetScore:
     transform = EvalTransform(task.image["size"], task.image["mean"], task.image["std"])
     found = extract(net, task.test, transform, workers=task.workers, device=task.device, dtype=task.dtype)
-    protocol = {"name": "finetune", "optimizer": "adamw", **asdict(recipe)}
-    return score(judge(found.x, found.labels), len(task.train), len(task.train.classes), protocol)
+    return goal.score(found, len(task.train), {"name": "finetune", "optimizer": "adamw", **asdict(recipe)})

@@ -15,11 +15,12 @@ from .history import HINT, is_number, metric_lines
 
 CURVES = {
     "top1": "top-1 on the test images, %",
+    "value": "score on the test images",
     "probe_knn": "probe: kNN top-1, %",
     "probe_linear": "probe: linear top-1, %",
     "loss": "loss",
 }
-COLUMNS = ("task", "method", "arch", "data", "labels", "epoch", "loss", "health", *list(CURVES)[:3])
+COLUMNS = ("task", "method", "arch", "data", "labels", "epoch", "loss", "health", *list(CURVES)[:4])
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ def read_run(path: Path) -> Told:
     row: dict[str, Any] = {"run": str(path), "steps": lines[-1]["step"]}
     for line in lines:  # the newest word on each
         row |= {
-            key: line[key] for key in ("epoch", "loss", "health", "probe_knn", "probe_linear", "top1") if key in line
+            key: line[key]
+            for key in ("epoch", "loss", "health", "probe_knn", "probe_linear", "top1", "value")
+            if key in line
         }
     row |= _finetuned(path) if (path / "result.json").is_file() else _pretrained(path)
     return Told(path.name or str(path), row, {key: points for key, points in curves.items() if points})
@@ -73,7 +76,7 @@ def plot(runs: Sequence[Told], suffix: str) -> bytes:
     for axes, key in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for i, (name, run) in enumerate(zip(names(runs), runs, strict=True)):
             points = run.curves.get(key, [])
-            scale = 1.0 if key == "loss" else 100.0
+            scale = 1.0 if key in ("loss", "value") else 100.0
             style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":", "-.")[i // 10 % 4]}
             if points:
                 label = name.replace("$", r"\$")  # a name is no formula
@@ -99,7 +102,7 @@ def _finetuned(path: Path) -> dict[str, Any]:
             "arch": protocol["arch"],
             "data": result["data"]["train"]["name"],
             "labels": protocol["labels"],
-            "top1": float(result["top1"]),
+            **({"value": float(result["value"])} if "value" in result else {"top1": float(result["top1"])}),
             "interval": [float(x) for x in result["interval"]],
             "n_train": int(result["n_train"]),
             "n_test": int(result["n_test"]),

@@ -16,7 +16,8 @@ from sslctl.backbones import build_backbone
 from sslctl.checkpoint import load_encoder
 from sslctl.cli.main import app
 from sslctl.evaluate.baselines import random_backbone
-from sslctl.evaluate.finetune import Classifier, Recipe, groups, mix, targets
+from sslctl.evaluate.finetune import Classifier, Recipe, groups, mix
+from sslctl.evaluate.goals import Classes
 from sslctl.run import locked
 from sslctl.spec import BackboneSpec
 
@@ -85,7 +86,7 @@ def test_the_rate_falls_from_the_head_down_by_block_and_by_stage() -> None:
 def test_mixup_and_cutmix_mix_targets_as_they_mix_pixels() -> None:
     # Images of one grey level each: the mean of a mixed image says how much of each is in it.
     level = torch.arange(8.0)
-    x, target = level[:, None, None, None].expand(8, 3, 16, 16), targets(torch.arange(8), 8, 0.0)
+    x, target = level[:, None, None, None].expand(8, 3, 16, 16), Classes(8).targets(torch.arange(8))
     kinds = set()
     for index in range(20):
         recipe = Recipe(mixup=0.8, cutmix=1.0, seed=3)
@@ -101,7 +102,7 @@ def test_mixup_and_cutmix_mix_targets_as_they_mix_pixels() -> None:
 
 def test_smoothing_is_that_of_torch() -> None:
     logits, labels = torch.randn(6, 5), torch.tensor([0, 1, 2, 3, 4, 0])
-    ours = torch.nn.functional.cross_entropy(logits, targets(labels, 5, 0.1))
+    ours = torch.nn.functional.cross_entropy(logits, Classes(5, 0.1).targets(labels))
     torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1))
 
 

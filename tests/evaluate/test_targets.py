@@ -59,7 +59,7 @@ def test_labels_are_scored_by_average_precision_with_its_interval() -> None:
     assert [c["ap"] for c in found.columns] == pytest.approx(each) and found.value == pytest.approx(np.mean(each))
     rng = np.random.default_rng(1)
     again = []
-    for _ in range(300):
+    for _ in range(150):
         rows = rng.integers(200, size=200)
         again.append(np.mean([average_precision_score(right[rows, j], told[rows, j]) for j in range(3)]))
     assert found.interval == pytest.approx(np.percentile(again, (2.5, 97.5)), abs=0.03)
@@ -106,6 +106,18 @@ def test_linear_eval_reads_targets_off(encoder: Path, photos: Path) -> None:
     assert found["value"] > 0.7 and "have no row; left out" in done.stderr
     missed = call("linear-eval", encoder, "--targets", photos / "numbers.csv", "--fail-under", "1")
     assert missed.exit_code == 7 and missed.stdout.startswith("linear-eval: R2 0.")
+
+
+@pytest.mark.parametrize("name", ["numbers", "labels"])
+def test_finetune_learns_targets_and_compare_shows_them(name: str, encoder: Path, photos: Path, tmp_path: Path) -> None:
+    words = ("finetune", encoder, "--targets", photos / f"{name}.csv", "--workers", 0, "--precision", "fp32")
+    found = result(*words, "--epochs", 20, "--lr", 0.03, "--batch-size", 24, "--out", tmp_path / "tuned")
+    assert found["metric"] == {"numbers": "R2", "labels": "mAP"}[name] and found["value"] > 0.2
+    assert found["protocol"]["targets"] == {"numbers": "regression", "labels": "multilabel"}[name]
+    lines = [json.loads(line) for line in (tmp_path / "tuned" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["value"] == found["value"] and lines[-1]["loss"] < lines[0]["loss"]
+    assert result("compare", tmp_path / "tuned", "--out", tmp_path / "c.png")["runs"][0]["value"] == found["value"]
+    assert call(*words, "--smoothing", "0.1", "--out", tmp_path / "no").exit_code == 2
 
 
 def test_what_is_no_table_is_refused(encoder: Path, photos: Path, tmp_path: Path) -> None:
