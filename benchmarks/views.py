@@ -1,9 +1,10 @@
-"""Images a second and core of the views, beside torchvision's transforms on Pillow images; ratios from one process.
+"""Views a second and core beside lightly's and kornia's, from memory and from JPEG files; ratios in one process.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/views.py [FOLDER OF JPEGS]
+    OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/views.py memory         two views of 32 px
+    OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/views.py jpeg FOLDER    2x160+4x96, decoding included
+    OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/views.py parts FOLDER   where the time of the second goes
 
-In memory: two views of 32 px. From JPEG files, where a folder is given: 2x160+4x96 as uint8 crops, decode included.
-Contenders take turns; the figure is process-CPU time, the ratio the median over rounds.
+Contenders take turns; the figure is process-CPU time, the ratio the median over rounds. `pip install lightly kornia`.
 """
 
 from __future__ import annotations
@@ -17,84 +18,133 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
-from torchvision.transforms import v2
 
-from sslctl.data.decode import decode_file
+from sslctl.data import decode
 from sslctl.data.loader import Batch
+from sslctl.limit import race
 from sslctl.views.augment import Augment
 from sslctl.views.recipe import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, ViewSpec
 
 ROUNDS = 9
-JITTER = (0.4, 0.4, 0.4, 0.1)
+CPU = torch.device("cpu")
+LARGE, SMALL = (0.25, 1.0), (0.05, 0.25)  # scales of DINO's crops
+SIMCLR, DINO = (0.4, 0.4, 0.4, 0.1), (0.4, 0.4, 0.2, 0.1)  # jitter
+NORMAL = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
+
+Task = Callable[[], object]
 
 
-def peer(size: int, scale: tuple[float, float]) -> v2.Compose:
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(size, scale=scale, antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.RandomApply([v2.ColorJitter(*JITTER)], 0.8),
-            v2.RandomGrayscale(0.2),
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ]
-    )
-
-
-def race(name: str, images: int, ours: Callable[[], object], theirs: Callable[[], object]) -> None:
-    def cpu(run: Callable[[], object]) -> float:
-        begun = time.process_time()
-        run()
-        return time.process_time() - begun
-
-    ours(), theirs()
-    seconds = np.array([(cpu(ours), cpu(theirs)) for _ in range(ROUNDS)])
-    rates, ratio = images / np.median(seconds, axis=0), np.median(seconds[:, 1] / seconds[:, 0])
-    sys.stdout.write(f"| {name} | {rates[0]:.0f} | {rates[1]:.0f} | {ratio:.1f} |\n")
+def show(images: int, tasks: dict[str, Task]) -> None:
+    """A row for each task: images a second, and how many times the rate of the first that is."""
+    seconds = race(tasks, CPU, ROUNDS, time.process_time)
+    first = np.array(next(iter(seconds.values())))
+    sys.stdout.write("| what | images/s | times |\n|---|---|---|\n")
+    for name, taken in seconds.items():
+        rate, times = images / np.median(taken), np.median(first / np.array(taken))
+        sys.stdout.write(f"| {name} | {rate:.0f} | {times:.2f} |\n")
 
 
 def in_memory() -> None:
+    import kornia.augmentation as K
+    from lightly.transforms import SimCLRTransform
+
     photo = Image.fromarray(load_sample_image("china.jpg"))
     tiles = [photo.crop((x, y, x + 128, y + 128)).resize((32, 32)) for x in range(0, 128, 8) for y in range(0, 128, 8)]
-    view = ViewSpec(size=32, jitter=JITTER, blur_p=0)
-    augment = Augment(ViewPlan((view, view), (), IMAGENET_MEAN, IMAGENET_STD), 0)
     pixels = torch.from_numpy(np.stack([np.asarray(tile) for tile in tiles])).permute(0, 3, 1, 2)
     index = torch.arange(len(tiles))
     batch = Batch(index, torch.zeros_like(index), [], pixels, None, [])
-    transform = peer(32, (0.08, 1.0))
-    cpu = torch.device("cpu")
-    race(
-        "2x32 in memory, all operations",
-        len(tiles),
-        lambda: augment(batch, cpu),
-        lambda: [torch.stack([transform(tile) for tile in tiles]) for _ in range(2)],
+    theirs = SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0.0, normalize=NORMAL)
+    kornia = K.AugmentationSequential(
+        K.RandomResizedCrop((32, 32), scale=(0.08, 1.0)),
+        K.RandomHorizontalFlip(),
+        K.ColorJitter(*SIMCLR, p=0.8),
+        K.RandomGrayscale(p=0.2),
+        K.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)),
+        data_keys=["input"],
     )
+    scaled = pixels.float().div(255).contiguous()
+
+    def ours(colour: str) -> Task:
+        view = ViewSpec(size=32, jitter=SIMCLR, blur_p=0, colour=colour)  # type: ignore[arg-type]
+        augment = Augment(ViewPlan((view, view), (), IMAGENET_MEAN, IMAGENET_STD), 0)
+        return lambda: augment(batch, CPU)
+
+    tasks: dict[str, Task] = {
+        "lightly SimCLRTransform": lambda: [torch.stack(views) for views in zip(*map(theirs, tiles), strict=True)],
+        "kornia, batched": lambda: [kornia(scaled) for _ in range(2)],
+        "sslctl": ours("exact"),
+        "sslctl, views.colour=matrix": ours("matrix"),
+    }
+    with torch.no_grad():
+        show(len(tiles), tasks)
 
 
-def from_jpeg(folder: Path) -> None:
-    files = sorted(folder.rglob("*.jpg"))[:24]
-    large, small = ViewSpec(size=160, scale=(0.14, 1)), ViewSpec(size=96, scale=(0.05, 0.14))
-    augment = Augment(ViewPlan((large,) * 2, (small,) * 4, IMAGENET_MEAN, IMAGENET_STD), 0)
-    transforms = [peer(160, (0.14, 1))] * 2 + [peer(96, (0.05, 0.14))] * 4
+def dino_views(colour: str = "exact") -> Augment:
+    def view(size: int, scale: tuple[float, float], blur: float, solarize: float = 0) -> ViewSpec:
+        return ViewSpec(
+            size=size,
+            scale=scale,
+            interpolation="bicubic",
+            jitter=DINO,
+            blur_p=blur,
+            solarize_p=solarize,
+            colour=colour,  # type: ignore[arg-type]
+        )
 
-    def theirs() -> None:
-        for file in files:
-            image = Image.open(file).convert("RGB")
-            for transform in transforms:
-                transform(image)
+    large = view(160, LARGE, 1.0), view(160, LARGE, 0.1, 0.2)
+    return Augment(ViewPlan(large, (view(96, SMALL, 0.5),) * 4, IMAGENET_MEAN, IMAGENET_STD), 0)
 
-    race(
-        "2x160+4x96 from JPEG: uint8 crops against the whole transform",
-        len(files),
-        lambda: [augment.geometric(decode_file(str(file)), 0, i) for i, file in enumerate(files)],
-        theirs,
-    )
+
+def crops(files: list[Path], augment: Augment, fast: bool) -> Batch:
+    """The batch as loader processes make it."""
+    found = decode._simplejpeg
+    decode._simplejpeg = found if fast else lambda: None  # type: ignore[assignment]
+    try:
+        made = [augment.geometric(decode.decode_file(str(file)), 0, i) for i, file in enumerate(files)]
+    finally:
+        decode._simplejpeg = found
+    index = torch.arange(len(files))
+    return Batch(index, torch.zeros_like(index), [torch.stack(v) for v in zip(*made, strict=True)], None, None, [])
+
+
+def from_jpeg(files: list[Path]) -> None:
+    from lightly.transforms import DINOTransform
+
+    theirs = DINOTransform(
+        global_crop_size=160, global_crop_scale=LARGE, local_crop_size=96, local_crop_scale=SMALL, n_local_views=4
+    )  # fmt: skip
+    exact, matrix = dino_views(), dino_views("matrix")
+
+    def lightly() -> object:
+        made = [theirs(Image.open(file).convert("RGB")) for file in files]
+        return [torch.stack(views) for views in zip(*made, strict=True)]
+
+    tasks: dict[str, Task] = {
+        "lightly DINOTransform": lightly,
+        "sslctl, uint8 crops alone": lambda: crops(files, exact, True),
+        "sslctl, uint8 crops alone, by Pillow": lambda: crops(files, exact, False),
+        "sslctl, all": lambda: exact(crops(files, exact, True), CPU),
+        "sslctl, all, views.colour=matrix": lambda: matrix(crops(files, matrix, True), CPU),
+    }
+    show(len(files), tasks)
+
+
+def parts(files: list[Path]) -> None:
+    augment, matrix = dino_views(), dino_views("matrix")
+    images = [decode.decode_file(str(file)) for file in files]
+    batch = crops(files, augment, True)
+    tasks: dict[str, Task] = {
+        "decoding by simplejpeg": lambda: [decode.decode_file(str(file)) for file in files],
+        "decoding by Pillow": lambda: [np.asarray(Image.open(file)) for file in files],
+        "six crops": lambda: [augment.geometric(image, 0, i) for i, image in enumerate(images)],
+        "flip, colour, blur, solarize, normalise": lambda: augment(batch, CPU),
+        "the same, views.colour=matrix": lambda: matrix(batch, CPU),
+    }
+    show(len(files), tasks)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    sys.stdout.write("| views | sslctl | torchvision v2 on Pillow | ratio |\n|---|---|---|---|\n")
-    in_memory()
-    if len(sys.argv) > 1:
-        from_jpeg(Path(sys.argv[1]))
+    what, *folder = sys.argv[1:] or ["memory"]
+    photos = sorted(Path(folder[0]).rglob("*.jpg"))[:24] if folder else []
+    {"memory": in_memory, "jpeg": lambda: from_jpeg(photos), "parts": lambda: parts(photos)}[what]()
