@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,12 +16,13 @@ from .opening import open_model
 from .options import BatchSize, Device, Download, Json, NoCache, Precision, Seed, Workers
 
 if TYPE_CHECKING:
-    from torch import Tensor, device, dtype
+    from torch import Tensor
 
     from ..checkpoint import LoadedEncoder
     from ..data import Source
     from ..evaluate.ranking import Agreement, Ranked
 
+AUTHORS_VIEWS = 50  # of each image, for LiDAR
 BY = ("rankme", "lidar", "alpha", "nesum", "alignment", "uniformity")
 
 
@@ -72,25 +74,15 @@ def rank(
 
     chosen = choose_device(device)
     distributed.join(chosen)
-    judge = Judge(
-        data,
-        labelled,
-        images,
-        views,
-        seed,
-        chosen,
-        choose_dtype(precision, chosen),
-        choose_workers(workers),
-        batch_size,
-        download,
-        not no_cache,
-    )
+    how = {"batch_size": batch_size, "workers": choose_workers(workers), "device": chosen}
+    how["dtype"] = choose_dtype(precision, chosen)
+    judge = Judge(data, labelled, images, views, seed, download, not no_cache, how)
     paths, skipped = find_checkpoints(models)
     for line in skipped:
         output.warn(f"left out: {line}")
     ranked = sorted((judge.judge(open_model(path)) for path in paths), key=lambda r: -r.goodness(by))
-    agreed = agreement(ranked)
-    for line in judge.notes(ranked):
+    agreed, notes = agreement(ranked), judge.notes(ranked, by)
+    for line in notes:
         output.warn(line)
     result = {
         "by": by,
@@ -99,34 +91,26 @@ def rank(
         "data": judge.data_used,
         "views": views,
         "left_out": skipped,
-        "notes": judge.notes(ranked),
+        "notes": notes,
     }
     output.emit(result, as_json, _table(ranked, agreed, by))
 
 
+@dataclass
 class Judge:
     """Measures one encoder after the other on the same images, each set opened once."""
 
-    def __init__(
-        self,
-        data: str | None,
-        labelled: str | None,
-        images: int,
-        views: int,
-        seed: int,
-        device: device,
-        dtype: dtype,
-        workers: int,
-        batch_size: int,
-        download: bool,
-        keep: bool,
-    ) -> None:
-        self.data, self.labelled, self.images, self.views, self.seed = data, labelled, images, views, seed
-        self.how: Any = {"batch_size": batch_size, "workers": workers, "device": device, "dtype": dtype}
-        self.download, self.keep = download, keep
-        self.data_used: dict[str, str] = {}
-        self._sets: dict[str, Source] = {}
-        self._pairs: list[tuple[Source, Source]] = []
+    data: str | None
+    labelled: str | None
+    images: int
+    views: int
+    seed: int
+    download: bool
+    keep: bool  # features beside the run
+    how: Any  # a pass is made, as evaluate.stream.How
+    data_used: dict[str, str] = field(default_factory=dict)  # name → fingerprint
+    _sets: dict[str, Source] = field(default_factory=dict)
+    _pairs: list[tuple[Source, Source]] = field(default_factory=list)
 
     def judge(self, encoder: LoadedEncoder) -> Ranked:
         from ..evaluate.knn import knn
@@ -146,7 +130,7 @@ class Judge:
         n, width = taken.x.shape
         return Ranked(name, encoder.path, encoder.meta["method"], int(encoder.meta["step"]), n, width, found, scores)
 
-    def notes(self, ranked: list[Ranked]) -> list[str]:
+    def notes(self, ranked: list[Ranked], by: str) -> list[str]:
         """What must be known before the numbers are believed."""
         told = []
         if len(self.data_used) > 1:
@@ -155,6 +139,10 @@ class Judge:
             told.append(f"{few[0].images} images for {few[0].width} numbers each bound the ranks: give more --images")
         if self.views and len({r.method for r in ranked}) > 1:
             told.append("LiDAR and alignment are of each run's own views, which differ between methods")
+        if by == "lidar" and self.views < AUTHORS_VIEWS:
+            told.append(
+                f"LiDAR takes a {self.views}th of the views' noise for signal: its authors take --views {AUTHORS_VIEWS}"
+            )
         return told
 
     def _source(self, encoder: LoadedEncoder) -> Source:
