@@ -62,7 +62,9 @@ def import_(
     encoder, taken = import_any(file, wishes)
     said = encoder.meta["imported"]
     spec = encoder.spec.backbone.model_dump(mode="json", exclude_defaults=True)
-    for line in describe(said, len(taken.held), encoder.spec.backbone.arch, encoder.meta["image"]["size"]):
+    for line in describe(
+        said, len(encoder.backbone.state_dict()), encoder.spec.backbone.arch, encoder.meta["image"]["size"]
+    ):
         output.note(line)
     for line in encoder.notes:
         output.warn(line)

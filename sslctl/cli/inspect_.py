@@ -54,6 +54,8 @@ def describe(found: dict[str, Any]) -> list[str]:
         ("fine-tuned", "yes" if "finetuned" in found else None),
         ("imported", (found.get("imported") or {}).get("title")),
         ("no encoder", found.get("reason")),
+        ("exported", _plain({k: v for k, v in found.get("export", {}).items() if isinstance(v, str)})),
+        ("changed", ", ".join(found.get("changed", []))),
         ("left over", _plain(found.get("left_over"))),
         ("checkpoints", ", ".join(found.get("checkpoints", []))),
         ("unreadable", "; ".join(found.get("unreadable", []))),

@@ -17,8 +17,10 @@ from ..errors import CheckpointError, SslctlError
 from ..run import Run
 from .import_container import read_foreign
 from .opening import import_any, is_foreign
+from .target import sha256
 
 Found = dict[str, Any]
+REPORT = "parity.json"  # of an export: its files and their sha256
 NOTHING = "give a run, a checkpoint, a file of weights, or a folder of images"
 
 
@@ -26,8 +28,8 @@ def inspect(path: Path) -> Found:
     """What ``path`` is: always ``kind``, ``path`` and ``bytes``, else as much as it says of itself.
 
     ``kind`` is run, checkpoint, features, weights (an encoder of another tool), tensors (without an encoder that is
-    known: ``reason`` says why) or images. Nothing in it is run. Raises CheckpointError where it is none of these, or
-    damaged.
+    known: ``reason`` says why), export (of ours, in a format that is not read) or images. Nothing in it is run. Raises
+    CheckpointError where it is none of these, or damaged.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory", NOTHING)
@@ -36,7 +38,29 @@ def inspect(path: Path) -> Found:
         about = {"path": str(path), "bytes": sum(file.stat().st_size for file in files), "files": len(files)}
     else:
         about = {"path": str(path), "bytes": path.stat().st_size}
-    return _inside(path) | about
+    exported = _exported(path)
+    try:
+        found = _inside(path)
+    except CheckpointError:
+        if not exported:
+            raise
+        found = {"kind": "export"}
+    return found | about | exported
+
+
+def _exported(path: Path) -> Found:
+    """What the report of an export says, where one lists ``path``: ``export``, and which files are not as it says."""
+    inside = path.is_dir()
+    for report in (path / REPORT,) if inside else (path.with_name(REPORT), path.with_suffix(f".{REPORT}")):
+        try:
+            said = json.loads(report.read_text("utf-8"))
+            listed = {str(name): str(value) for name, value in said["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+        if inside or path.name in listed:
+            changed = [name for name, value in listed.items() if sha256(report.parent / Path(name).name) != value]
+            return {"export": said, "changed": changed}
+    return {}
 
 
 def _inside(path: Path) -> Found:

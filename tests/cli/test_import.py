@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -198,6 +199,19 @@ def test_inspect_knows_runs_checkpoints_weights_and_images(
     assert head["kind"] == "tensors" and "a linear classifier alone" in head["reason"]
     text = call("inspect", moco)
     assert "what        MoCo v1 (moco_v1)" in text.stdout and "state_dict.encoder_k (122)" in text.stdout
+
+
+def test_inspect_reads_the_report_of_an_export_and_sees_what_was_changed(tmp_path: Path) -> None:
+    model = tmp_path / "encoder.onnx"
+    model.write_bytes(b"an ONNX graph")
+    report = {"format": "onnx", "files": {model.name: hashlib.sha256(b"an ONNX graph").hexdigest()}}
+    (tmp_path / "encoder.parity.json").write_text(json.dumps(report))
+    found = result("inspect", model)
+    assert (found["kind"], found["export"], found["changed"]) == ("export", report, [])
+    model.write_bytes(b"another graph")
+    assert result("inspect", model)["changed"] == [model.name]
+    (tmp_path / "other.onnx").write_bytes(b"an ONNX graph")
+    assert call("inspect", tmp_path / "other.onnx").exit_code == 4
 
 
 def test_inspect_refuses_what_is_damaged_or_nothing(imported: dict[str, Any], tmp_path: Path) -> None:
