@@ -22,6 +22,10 @@ def export(
         bool, typer.Option("--preprocess", help="onnx, pt2: take uint8 (B, H, W, 3) and normalise in the graph.")
     ] = False,
     licence: Annotated[str, typer.Option("--license", help="For the card, as apache-2.0.")] = "unknown",
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(help="For the card: what knn, linear-eval or finetune --json printed.", show_default=False),
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -44,7 +48,16 @@ def export(
 
     encoder = open_model(model)
     output.note(f"exporting {encoder.spec.backbone.arch}, comparing it with {form.who} in a fresh process")
-    done = write(encoder, out, form, features=features, preprocess=preprocess, licence=licence, force=force)
+    done = write(
+        encoder,
+        out,
+        form,
+        features=features,
+        preprocess=preprocess,
+        licence=licence,
+        scored=scores or (),
+        force=force,
+    )
     for line in done.notes:
         output.warn(line)
     output.note(f"{done.images}: {done.parity}; allowed is {done.tolerance:g}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -10,24 +10,20 @@ import yaml
 
 from ..checkpoint import LoadedEncoder
 from .formats import Order, Written
+from .scores import Row
 
 UNKNOWN = "unknown"  # of the Hub's words for a licence
 # Of a recipe what decides the result; where things lie on a disk is nobody's business.
 RECIPE = {"views": None, "backbone": None, "method": None, "optim": None, "run": ("epochs", "steps", "batch_size")}
-SCORES = {
-    "probe_knn": "20-nearest-neighbours top-1 (temperature 0.07)",
-    "probe_linear": "linear probe top-1 (L-BFGS, L2 0.01)",
-}
 
 
-def card(order: Order, written: Written, checked: str, licence: str = UNKNOWN) -> str:
+def card(order: Order, written: Written, checked: str, licence: str = UNKNOWN, found: Sequence[Row] = ()) -> str:
     """Markdown with the front matter that the Hugging Face Hub reads.
 
     Its one block of Python loads the encoder and stands as ``written`` has it; ``checked`` says how its numbers were
     compared.
     """
     encoder = order.encoder
-    found = scores(encoder)
     told = [written.more, *(f"Note: {note}." for note in (*encoder.notes, *written.notes))]
     lines = [
         "---",
@@ -53,39 +49,16 @@ def card(order: Order, written: Written, checked: str, licence: str = UNKNOWN) -
         "",
     ]
     if found:
-        lines += [
-            "Scores on labelled images while it trained, the encoder frozen:",
-            "",
-            "| protocol | top-1 |",
-            "|---|---|",
-        ]
-        lines += [f"| {SCORES[key]} | {100 * value:.1f} % |" for key, value in found.items()]
-        lines += ["", f"Labelled images: {encoder.spec.run.probe_data or 'those of the run'}.", ""]
+        lines += ["Scores, the encoder frozen where the protocol does not say otherwise:", ""]
+        lines += ["| protocol | images | top-1 |", "|---|---|---|"]
+        lines += [f"| {_cell(row.protocol)} | {_cell(row.data)} | {row} |" for row in found]
+        lines += [""]
     if "imported" not in encoder.meta:
         lines += ["Recipe:", "", "```yaml", yaml.safe_dump(_recipe(encoder), sort_keys=False).rstrip(), "```", ""]
     return "\n".join(lines)
 
 
-def scores(encoder: LoadedEncoder) -> dict[str, float]:
-    """The newest probe scores of the run up to the checkpoint's step; empty where its files tell none."""
-    if encoder.path.parent.name != "checkpoints":
-        return {}
-    found: dict[str, float] = {}
-    try:
-        lines = (encoder.path.parent.parent / "metrics.jsonl").read_text("utf-8").splitlines()
-    except OSError:
-        return {}
-    for text in lines:
-        try:
-            line = json.loads(text)
-            if line["step"] <= encoder.meta["step"]:
-                found |= {key: float(line[key]) for key in SCORES if key in line}
-        except (ValueError, KeyError, TypeError):
-            continue
-    return found
-
-
-def _front(encoder: LoadedEncoder, written: Written, licence: str, found: dict[str, float]) -> dict[str, Any]:
+def _front(encoder: LoadedEncoder, written: Written, licence: str, found: Sequence[Row]) -> dict[str, Any]:
     method = encoder.spec.method.name
     front: dict[str, Any] = {
         "license": licence,
@@ -94,16 +67,15 @@ def _front(encoder: LoadedEncoder, written: Written, licence: str, found: dict[s
         "tags": ["self-supervised-learning", "sslctl", method],
     }
     if found:
-        name = f"{encoder.spec.backbone.arch}, {method}"
-        data = PurePath(encoder.spec.run.probe_data or encoder.spec.data.path).name
-        result = {
-            "task": {"type": "image-classification"},
-            "dataset": {"name": data, "type": data},
-            "metrics": [
-                {"type": "accuracy", "name": SCORES[key], "value": round(value, 4)} for key, value in found.items()
-            ],
-        }
-        front["model-index"] = [{"name": name, "results": [result]}]
+        results = [
+            {
+                "task": {"type": "image-classification"},
+                "dataset": {"name": row.data, "type": row.data},
+                "metrics": [{"type": "accuracy", "name": row.protocol, "value": round(row.top1, 4)}],
+            }
+            for row in found
+        ]
+        front["model-index"] = [{"name": f"{encoder.spec.backbone.arch}, {method}", "results": results}]
     return front
 
 
@@ -130,7 +102,12 @@ def _facts(encoder: LoadedEncoder, licence: str) -> dict[str, str]:
         facts["steps"] = f"{meta['step']} of batch size {spec.run.batch_size}"
     facts["checkpoint"] = f"sha256 of tensors {meta['sha256']}"
     facts["licence"] = f"{licence} (to be chosen by whoever publishes it)" if licence == UNKNOWN else licence
-    return {key: value.replace("|", "\\|").replace("\n", " ") for key, value in facts.items()}
+    return {key: _cell(value) for key, value in facts.items()}
+
+
+def _cell(text: str) -> str:
+    """``text`` from outside as it may stand in a table."""
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _recipe(encoder: LoadedEncoder) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..views.evaluation import EvalTransform
 from .card import UNKNOWN, card
 from .formats import Format, Order, Written
 from .parity import Parity, at_size, compare, demand, normalised, real_images, run_fresh
+from .scores import of_files, of_run
 from .target import Target, sha256
 
 GREY = 3.0  # grey levels by which another library's resizing may differ from ours
@@ -74,12 +76,14 @@ def export(
     features: str = "pooled",
     preprocess: bool = False,
     licence: str = UNKNOWN,
+    scored: Sequence[Path] = (),
     force: bool = False,
 ) -> Export:
     """Write ``encoder`` to ``out`` as ``form``, with a card and a report of its parity beside it.
 
     All of it appears whole or not at all, after the card's code, run in a new process, has given the same features on
-    real images. ``force`` replaces an earlier export, and nothing else. Raises MachineError where a library is missing
+    real images. ``scored`` are results of the scoring commands, for the card. ``force`` replaces an earlier export, and
+    nothing else. Raises MachineError where a library is missing
     or the disk refuses, SpecError where ``out`` is taken or the format cannot hold the encoder, CheckpointError where
     the numbers differ.
     """
@@ -88,6 +92,7 @@ def export(
         flag = "--preprocess" if preprocess else f"--features {features}"
         raise SpecError(f"{flag}: {form.who} loads a net, which gives what it gives", "--format onnx or pt2")
     names = check_outputs(encoder.backbone, features)
+    known = [*of_run(encoder), *of_files(encoder, scored)]
     target = Target(out, form.suffixes)
     target.refuse_taken(force)
     with target.workplace() as place:
@@ -105,7 +110,7 @@ def export(
         seen = f"{len(images)} images of {where} at {sizes} px"
         checked = f"{who} in a process of its own, {seen}: {parity}; allowed is {form.tolerance:g}"
         home = place / target.out.name if target.folder else place
-        write_atomically(home / target.card, card(order, written, checked, licence).encode())
+        write_atomically(home / target.card, card(order, written, checked, licence, known).encode())
         report = _report(order, parity, form, who, seen, grey)
         report["files"] = {path.name: sha256(path) for path in sorted(home.iterdir())}
         write_atomically(home / target.report, (json.dumps(report, indent=2) + "\n").encode())

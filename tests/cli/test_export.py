@@ -24,7 +24,10 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_is_exported_with_its_card_and_checked_in_a_process_of_its_own(vit: Path, tmp_path: Path) -> None:
-    found = result("export", vit, "--out", tmp_path / "encoder", "--license", "apache-2.0")
+    score = result("knn", vit, "--k", "3")
+    (tmp_path / "knn.json").write_text(json.dumps(score))
+    words = ("export", vit, "--out", tmp_path / "encoder", "--license", "apache-2.0")
+    found = result(*words, "--scores", tmp_path / "knn.json")
     assert found["format"] == "timm" and "local-dir:encoder" in found["load"] and found["notes"]
     assert found["parity"]["relative"] <= found["parity"]["tolerance"] == 1e-5 and found["parity"]["strangers"] == 0
     assert found["images"] == "16 images of flags at 32x32 px"  # the run's own
@@ -35,12 +38,18 @@ def test_a_run_is_exported_with_its_card_and_checked_in_a_process_of_its_own(vit
     card = (tmp_path / "encoder" / "README.md").read_text()
     front = yaml.safe_load(card.split("---\n")[1])
     assert (front["license"], front["library_name"]) == ("apache-2.0", "timm")
-    metrics = front["model-index"][0]["results"][0]["metrics"]
-    assert [metric["value"] for metric in metrics] == [0.625, 0.75]
-    assert "| 20-nearest-neighbours top-1 (temperature 0.07) | 62.5 % |" in card and "method:\n  name: dino" in card
+    metrics = [told["metrics"][0] for told in front["model-index"][0]["results"]]
+    assert [metric["value"] for metric in metrics] == [0.625, 0.75, round(score["top1"], 4)]
+    assert metrics[2]["name"].startswith("knn: k 3, temperature 0.07") and "test images of 3 classes" in card
+    assert "20 nearest neighbours, temperature 0.07 | flags | 62.5 % |" in card and "method:\n  name: dino" in card
     assert str(vit.parent) not in card  # where it lay is nobody's business
     done = call("export", vit, "--out", tmp_path / "encoder")
     assert done.exit_code == 2 and "--force" in done.stderr
+    score["checkpoint"]["step"] = 1
+    (tmp_path / "knn.json").write_text(json.dumps(score))
+    for file, message in [("knn.json", "a score of dino at step 1, not of dino at 2"), ("none.json", "no score")]:
+        done = call(*words[:3], tmp_path / "other", "--scores", tmp_path / file)
+        assert done.exit_code == 2 and message in done.stderr and not (tmp_path / "other").exists()
 
 
 def test_what_cannot_be_is_said_before_anything_is_read(

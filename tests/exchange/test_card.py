@@ -8,8 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from sslctl.exchange.card import card, scores
+from sslctl.exchange.card import card
 from sslctl.exchange.formats import Order, Written
+from sslctl.exchange.scores import Row, of_run
 from tests.exchange.encoders import code_in, encoder
 
 WRITTEN = Written("x = 1\n", [(32, 32)], "timm", notes=["timm does otherwise"], more="A table follows")
@@ -47,13 +48,18 @@ def test_a_card_of_imported_weights_claims_no_run() -> None:
 
 def test_scores_are_the_newest_up_to_the_checkpoint(tmp_path: Path) -> None:
     ours = replace(encoder("resnet", 32), path=tmp_path / "checkpoints" / "last.safetensors")
-    assert scores(ours) == {}
-    lines = [
-        {"step": 5, "probe_knn": 0.1, "probe_linear": 0.2},
-        {"step": 700, "probe_knn": 0.3},
-        {"step": 778, "probe_knn": 1},
-    ]
+    assert of_run(ours) == []
+    lines = [{"step": 5, "probe_knn": 0.1, "probe_linear": 0.2}, {"step": 700, "probe_knn": 0.3}]
+    lines += [{"step": 778, "probe_knn": 1}]  # of later weights
     torn = '{"step": 701, "probe_'
     (tmp_path / "metrics.jsonl").write_text("\n".join([*map(json.dumps, lines), torn]))
-    assert scores(ours) == {"probe_knn": 0.3, "probe_linear": 0.2}
-    assert scores(encoder("resnet", 32)) == {}  # a file of its own, beside whatever
+    assert [(row.data, row.top1) for row in of_run(ours)] == [("photos", 0.3), ("photos", 0.2)]
+    assert of_run(encoder("resnet", 32)) == []  # a file of its own, beside whatever
+
+
+def test_scores_stand_in_the_table_and_in_the_front_matter() -> None:
+    row = Row("knn: k 20, a|b", "flowers", 0.6251, (0.5, 0.75))
+    text = card(Order(encoder("resnet", 32), Path("x"), "net"), WRITTEN, "equal", found=[row])
+    assert "| knn: k 20, a\\|b | flowers | 62.5 % (50.0 to 75.0) |" in text
+    (result,) = yaml.safe_load(text.split("---\n")[1])["model-index"][0]["results"]
+    assert result["dataset"]["name"] == "flowers" and result["metrics"][0]["value"] == 0.6251
