@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from sslctl.backbones import Backbone, attention, build_backbone
+from sslctl.data.decode import Pixels
 from sslctl.data.source import ArraySource, FileSource
 from sslctl.errors import SpecError
 from sslctl.spec import BackboneSpec
@@ -148,6 +150,28 @@ def test_only_the_pictures_that_are_asked_for(vit: Backbone, tmp_path: Path) -> 
     ]
     with pytest.raises(SpecError, match="did you mean 'overlay'"):
         parse_pictures("sheet,overly")
+
+
+class Counting(ArraySource):
+    """Knows how many of the images it gave are still held by somebody."""
+
+    alive = most = 0
+
+    def read(self, i: int) -> Pixels:
+        image = super().read(i)
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        weakref.finalize(image, self.gone)
+        return image
+
+    def gone(self) -> None:
+        self.alive -= 1
+
+
+def test_one_image_at_a_time_is_in_memory(vit: Backbone, tmp_path: Path) -> None:
+    source = Counting("many", RNG.integers(0, 256, (12, 24, 24, 3), dtype=np.uint8))
+    write_maps(vit, source, tmp_path, looking(24), pictures=["overlay"])
+    assert source.most <= 2 and source.alive <= 1  # the one before is let go when the next is there
 
 
 def test_output_names_stay_inside_and_differ(tmp_path: Path) -> None:
