@@ -62,6 +62,7 @@ def linear(train: Features, test: Features, l2s: Sequence[float] = L2, seed: int
         "name": "linear",
         "solver": "lbfgs",
         "l2": l2,
+        "chosen_on": "training images held out" if len(held_out) else "nothing: no image to spare",
         "held_out": len(held_out),
         "held_out_top1": tried,
         "seed": seed,
