@@ -73,9 +73,10 @@ def attn_map(
     result: dict[str, Any] = {"arch": encoder.spec.backbone.arch, "kind": look.kind, "block": block}
     result |= {"threshold": threshold, "area": look.size}
     target = Path("maps") if out is None else out
-    if is_video(Path(images)):
+    film = Path(images).expanduser()
+    if is_video(film):
         output.note(f"{look.kind} of {result['arch']} over the frames of {images}, into {target}")
-        result |= {"out": str(target), **write_video(backbone, Path(images), target, look, progress())}
+        result |= {"out": str(target), **write_video(backbone, film, target, look, progress())}
         output.emit(result, as_json, result["files"][0] if len(result["files"]) == 1 else str(target))
         return
     source = open_images(images)
