@@ -62,4 +62,7 @@ def make_ring(batch_size: int, sizes: Sequence[int] | None, workers: int) -> Rin
     """A ring, where there are forked processes to share it with and it is known what they will send."""
     if not workers or not sizes or multiprocessing.get_start_method() != "fork":
         return None
-    return Ring(batch_size, sizes, workers)
+    try:
+        return Ring(batch_size, sizes, workers)
+    except OSError:  # a machine that promises no more than it has
+        return None
