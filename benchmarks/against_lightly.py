@@ -1,7 +1,7 @@
 """Each method against lightly's parts for it, all else the same: kNN top-1 over seeds, as a Markdown table on stdout.
 
     python benchmarks/against_lightly.py TRAIN VAL [--methods byol dino] [--seeds 0 1 2] [--epochs 10]
-        [--multi-crop 2x32] [--arch resnet18] [--channels 16 32 64 128] [--batch-size 128] [--out FOLDER]
+        [--multi-crop 2x32] [--channels 64 128 256 512] [--layers 2 2 2 2] [--batch-size 128] [--out FOLDER]
 
 TRAIN and VAL are folders with a folder for each class. Backbone and its first weights, views, order of the images,
 batches, epochs, optimizer, learning rate and its schedule are the same for both; heads have the same widths. lightly's
@@ -68,11 +68,12 @@ def measure(method: str, seed: int, given: argparse.Namespace) -> dict[str, Any]
     """kNN top-1 of both sides and of random weights; kept in a file, so that it is not computed again."""
     kept: Path = given.out / f"{method}-{seed}.json"
     if not kept.is_file():
+        sizes = {key: getattr(given, key) for key in ("channels", "layers") if getattr(given, key)}
         user = {
             "data": {"path": str(given.train), "val": str(given.val)},
             "views": {"multi_crop": given.multi_crop},
-            "backbone": {"arch": given.arch} | ({"args": {"channels": given.channels}} if given.channels else {}),
-            "method": {"name": method},
+            "backbone": {"arch": given.arch, "args": sizes},
+            "method": {"name": method} | EQUAL.get(method, {}),
             "run": {"epochs": given.epochs, "batch_size": given.batch_size, "seed": seed, "threads": given.threads},
         }
         around = open_surroundings(resolve(user, SMALL))
@@ -102,6 +103,9 @@ def row(method: str, runs: list[dict[str, Any]]) -> str:
     return f"| {' | '.join([*cells, format(100 * mean['random'], '.1f')])} |"
 
 
+EQUAL: dict[str, dict[str, Any]] = {"moco-v2": {"symmetric": False, "norm_groups": 1}}
+"""Where the small recipe does what lightly's parts on one process do not."""
+
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for a 95 % interval of the mean of so many differences."""
 
@@ -115,7 +119,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=30)
     parser.add_argument("--multi-crop", default="2x32", help="two views")
     parser.add_argument("--arch", default="resnet18")
-    parser.add_argument("--channels", nargs="+", type=int, help="of the four stages; by default the small recipe's")
+    parser.add_argument("--channels", nargs=4, type=int, help="of the stages; by default the small recipe's")
+    parser.add_argument("--layers", nargs=4, type=int, help="blocks of the stages; by default the small recipe's")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/against-lightly"))
