@@ -9,25 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .calling import COLOURS, call, result, tiny_resnet, tiny_vit, write_images
+from .calling import call, result, tiny_resnet
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("data") / "flags", list(COLOURS), 8)
-
-
-@pytest.fixture(scope="module")
-def vit(images: Path) -> Path:
-    return tiny_vit(images, images.parent / "vit")
-
-
-def test_it_paints_what_it_can_read_and_exits_with_3_for_the_rest(vit: Path, images: Path, tmp_path: Path) -> None:
+def test_it_paints_what_it_can_read_and_exits_with_3_for_the_rest(flags_vit: Path, flags: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
-        (tmp_path / "in" / f"{name}.png").write_bytes((images / "red" / "0.png").read_bytes())
+        (tmp_path / "in" / f"{name}.png").write_bytes((flags / "red" / "0.png").read_bytes())
     one = tmp_path / "one"
-    found = result("attn-map", vit, tmp_path / "in" / "a.png", "--out", one, "--size", "64", "--npy", "--block", "0")
+    found = result(
+        "attn-map", flags_vit, tmp_path / "in" / "a.png", "--out", one, "--size", "64", "--npy", "--block", "0"
+    )
     kinds = ("head0", "head1", "mask0", "mask1", "mean", "overlay", "sheet", "union")
     assert sorted(p.name for p in one.iterdir()) == ["a.npy", *(f"a_{kind}.png" for kind in kinds)]
     entry = found["images"][0]
@@ -36,7 +28,7 @@ def test_it_paints_what_it_can_read_and_exits_with_3_for_the_rest(vit: Path, ima
     assert numbers.shape == (2, 7, 10) and 0 < numbers.sum() < 2
     assert (found["kind"], found["block"], found["area"], found["failed"]) == ("attention", 0, 64, [])
     (tmp_path / "in" / "c.png").write_bytes(b"\x89PNG")
-    done = call("attn-map", vit, tmp_path / "in", "--out", tmp_path / "all", "--json", "--pictures", "overlay")
+    done = call("attn-map", flags_vit, tmp_path / "in", "--out", tmp_path / "all", "--json", "--pictures", "overlay")
     manifest = json.loads(done.stdout)
     assert done.exit_code == 3
     assert [Path(entry["image"]).name for entry in manifest["images"]] == ["a.png", "b.png"]
@@ -44,9 +36,9 @@ def test_it_paints_what_it_can_read_and_exits_with_3_for_the_rest(vit: Path, ima
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == ["a_overlay.png", "b_overlay.png"]
 
 
-def test_a_resnet_has_a_saliency_and_no_blocks(images: Path, tmp_path: Path) -> None:
-    resnet = tiny_resnet(images, tmp_path / "resnet")
-    found = result("attn-map", resnet, images / "red" / "0.png", "--out", tmp_path / "maps")
+def test_a_resnet_has_a_saliency_and_no_blocks(flags: Path, tmp_path: Path) -> None:
+    resnet = tiny_resnet(flags, tmp_path / "resnet")
+    found = result("attn-map", resnet, flags / "red" / "0.png", "--out", tmp_path / "maps")
     assert found["kind"] == "grad-cam" and len(found["images"][0]["files"]) == 4
     for words, message in [
         (("--block", "1"), "--kind grad-cam is not that of a block"),
@@ -54,11 +46,11 @@ def test_a_resnet_has_a_saliency_and_no_blocks(images: Path, tmp_path: Path) -> 
         (("--kind", "rolout"), "--kind 'rolout'"),
         (("--pictures", "heads,shet"), "did you mean 'sheet'"),
     ]:
-        done = call("attn-map", resnet, images, "--out", tmp_path / "none", *words)
+        done = call("attn-map", resnet, flags, "--out", tmp_path / "none", *words)
         assert done.exit_code == 2 and message in done.stderr and not (tmp_path / "none").exists()
 
 
-def test_masks_score_the_maps_beside_random_weights_and_the_middle(vit: Path, tmp_path: Path) -> None:
+def test_masks_score_the_maps_beside_random_weights_and_the_middle(flags_vit: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for i in range(6):  # an object in the middle, by which the centre prior must win
         for folder in ("in", "masks"):
@@ -70,7 +62,7 @@ def test_masks_score_the_maps_beside_random_weights_and_the_middle(vit: Path, tm
         if i < 5:
             Image.fromarray(mask).save(tmp_path / "masks" / "deep" / f"{i}.png")
     (tmp_path / "masks" / "deep" / "4.png").write_bytes(b"no mask")
-    words = ("attn-map", vit, tmp_path / "in", "--masks", tmp_path / "masks", "--size", "96")
+    words = ("attn-map", flags_vit, tmp_path / "in", "--masks", tmp_path / "masks", "--size", "96")
     done = call(*words, "--json")
     assert done.exit_code == 3 and "images have no mask" in done.stderr
     found = json.loads(done.stdout)
@@ -89,17 +81,17 @@ def test_masks_score_the_maps_beside_random_weights_and_the_middle(vit: Path, tm
     assert "out" not in found  # scores alone, no pictures
     text = call(*words).stdout
     assert "centre prior    map        " in text and "Jaccard of the best head above centre prior: -" in text
-    none = call("attn-map", vit, tmp_path / "in", "--masks", tmp_path / "in" / "nowhere")
+    none = call("attn-map", flags_vit, tmp_path / "in", "--masks", tmp_path / "in" / "nowhere")
     assert none.exit_code == 3 and "no such folder" in none.stderr
 
 
-def test_moving_pictures_give_a_film(vit: Path, tmp_path: Path) -> None:
+def test_moving_pictures_give_a_film(flags_vit: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     frames = [Image.fromarray(rng.integers(0, 256, (24, 40, 3), dtype=np.uint8)) for _ in range(5)]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], duration=100, lossless=True)
-    found = result("attn-map", vit, tmp_path / "a.webp", "--out", tmp_path / "out", "--size", "32")
+    found = result("attn-map", flags_vit, tmp_path / "a.webp", "--out", tmp_path / "out", "--size", "32")
     assert (found["frames"], found["rate"]) == (5, 10.0)
     assert [Path(file).name for file in found["files"]] == ["a_attention.mp4"]
     (tmp_path / "b.mp4").write_bytes(b"no film")
-    done = call("attn-map", vit, tmp_path / "b.mp4", "--out", tmp_path / "out")
+    done = call("attn-map", flags_vit, tmp_path / "b.mp4", "--out", tmp_path / "out")
     assert done.exit_code == 3 and "finds no film" in done.stderr
