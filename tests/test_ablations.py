@@ -27,6 +27,6 @@ def test_without_its_stop_gradient_simsiam_collapses(tmp_path: Path) -> None:
     (kept, *with_stop), (without, *gone) = found
     assert (kept, without) == ("with stop-gradient", "without")
     (loss, std, rank), (low, narrow, one) = ([float(x) for x in numbers] for numbers in (with_stop, gone))
-    assert std > 0.85 and narrow < 0.6 and low < loss - 0.2 and one < 0.6 * rank
+    assert std > 0.75 and narrow < 0.6 and low < loss - 0.2 and one < 0.6 * rank
     picture = Path(done.stdout.splitlines()[-1])
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from sslctl.cli import output
 from sslctl.cli.progress import Progress, sparkline
 
 LINE = {"epoch": 1.0, "lr": 0.01, "images_per_second": 500.0, "data_wait": 0.02, "health": "learning · rank 87/128"}
@@ -19,6 +20,7 @@ class Terminal(io.StringIO):
 
 def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, health: str = "learning · rank 87/128") -> str:
     monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(output, "_quiet", False)  # as a command before may have left it
     with Progress(total=9, per_epoch=3) as progress:
         for step in range(1, 10):
             progress.report(LINE | {"step": step, "loss": 10.0 - step, "health": health})

@@ -68,7 +68,7 @@ def test_signals_to_the_process_group_do_not_end_workers(files: FileSource) -> N
     """A terminal sends Ctrl-C, and SLURM SIGTERM, to all: the main process decides, and still needs its batches."""
     running = loader(files, 2)
     batches = iter(running)
-    got = [next(batches)]
+    got = [next(batches), next(batches)]  # one of each worker: they have begun
     workers = [process.pid for process in running._running._workers]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         for pid in workers:

@@ -38,6 +38,12 @@ class Net(nn.Module):
         return out
 
 
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Whatever ran before, a test begins with the same random numbers."""
+    torch.manual_seed(0)
+
+
 class Trainer:
     """A method under the engine's ``take_step``: the same order of schedules, gradients, clipping and hooks."""
 
