@@ -14,13 +14,14 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from turns import fastest
 
 from sslctl.backbones import Backbone, build_backbone
 from sslctl.checkpoint import load_encoder
@@ -32,17 +33,6 @@ from sslctl.machine import cpu_has_bf16
 from sslctl.spec import BackboneSpec
 from sslctl.views.evaluation import EvalTransform
 from sslctl.views.recipe import IMAGENET_MEAN, IMAGENET_STD
-
-
-def in_turns(repetitions: int, *tasks: Callable[[], object]) -> list[float]:
-    """Least process-CPU seconds of each task."""
-    best = [float("inf")] * len(tasks)
-    for _ in range(repetitions):
-        for i, task in enumerate(tasks):
-            before = time.process_time()
-            task()
-            best[i] = min(best[i], time.process_time() - before)
-    return best
 
 
 def images(n: int, size: int) -> ArraySource:
@@ -87,7 +77,7 @@ def compare(
         embed(encoder, source, transform, Order(folder / f"{time.time_ns()}.npy", "npy", "k", {}), batch_size=batch)
 
     tasks = [bare, lambda: extract(encoder, source, transform, batch_size=batch), to_file]
-    forward, features, file = in_turns(repetitions, *tasks)
+    forward, features, file = fastest(repetitions, *tasks)
     arch = encoder.net.default_cfg["architecture"]
     about = {"arch": arch, "size": transform.size, "images": n, "batch": batch, "bare_images_per_second": n / forward}
     yield {"what": "extract / bare forward", **about, "throughput_ratio": forward / features}
@@ -103,7 +93,7 @@ def half(
     def take(dtype: torch.dtype) -> None:
         found[dtype] = extract(encoder, source, transform, batch_size=batch, dtype=dtype).x
 
-    seconds = in_turns(repetitions, lambda: take(torch.float32), lambda: take(torch.bfloat16))
+    seconds = fastest(repetitions, lambda: take(torch.float32), lambda: take(torch.bfloat16))
     cosine = F.cosine_similarity(found[torch.float32], found[torch.bfloat16])
     return {
         "cpu_has_bf16": cpu_has_bf16(),

@@ -35,7 +35,7 @@ class Theirs(Method[Any]):
         return Output(loss, {}, embedding.detach())
 
     def objective(self, first: Tensor, second: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        raise NotImplementedError  # each method below has its own
 
     def groups(self) -> list[Group]:
         return self.all_alike() if self.alike else self.split_by_axes()
@@ -194,9 +194,9 @@ def single(criterion: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
 def crops_apart(method: Theirs) -> Theirs:
     """``method``, of DINO's and SwAV's with any multi-crop: a forward pass for each view, as lightly's examples do."""
     if isinstance(method, DINO):
-        method.forward = functools.partial(_dino_crops, method)  # type: ignore[method-assign]
+        method.forward = functools.partial(_dino_crops, method)  # type: ignore[method-assign]  # this instance only
     elif isinstance(method, SwAV):
-        method.forward = functools.partial(_swav_crops, method)  # type: ignore[method-assign]
+        method.forward = functools.partial(_swav_crops, method)  # type: ignore[method-assign]  # this instance only
     return method
 
 

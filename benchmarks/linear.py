@@ -12,11 +12,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from turns import fastest
 
 from sslctl.evaluate.heads import Heads
 from sslctl.evaluate.linear import HELD_OUT, L2, Linear, choose_l2, fit, split
@@ -49,16 +50,6 @@ def one_by_one(train: Set, classes: int, rate: float, epochs: int, batch: int) -
             optimizer.step()
         schedule.step()
     return head
-
-
-def fastest(repetitions: int, *tasks: Callable[[], object]) -> list[float]:
-    best = [float("inf")] * len(tasks)
-    for _ in range(repetitions):
-        for i, task in enumerate(tasks):
-            before = time.process_time()
-            task()
-            best[i] = min(best[i], time.process_time() - before)
-    return best
 
 
 def sweep(classes: int, repetitions: int) -> dict[str, object]:

@@ -65,7 +65,7 @@ def in_memory() -> None:
     scaled = pixels.float().div(255).contiguous()
 
     def ours(colour: str) -> Task:
-        view = ViewSpec(size=32, jitter=SIMCLR, blur_p=0, colour=colour)  # type: ignore[arg-type]
+        view = ViewSpec(size=32, jitter=SIMCLR, blur_p=0, colour=colour)  # type: ignore[arg-type]  # a word of this file
         augment = Augment(ViewPlan((view, view), (), IMAGENET_MEAN, IMAGENET_STD), 0)
         return lambda: augment(batch, CPU)
 
@@ -88,7 +88,7 @@ def dino_views(colour: str = "exact") -> Augment:
             jitter=DINO,
             blur_p=blur,
             solarize_p=solarize,
-            colour=colour,  # type: ignore[arg-type]
+            colour=colour,  # type: ignore[arg-type]  # a word of this file
         )
 
     large = view(160, LARGE, 1.0), view(160, LARGE, 0.1, 0.2)
@@ -98,7 +98,7 @@ def dino_views(colour: str = "exact") -> Augment:
 def crops(files: list[Path], augment: Augment, fast: bool) -> Batch:
     """The batch as loader processes make it."""
     found = decode._simplejpeg
-    decode._simplejpeg = found if fast else lambda: None  # type: ignore[assignment]
+    decode._simplejpeg = found if fast else lambda: None  # type: ignore[assignment]  # the slow path, asked for
     try:
         made = [augment.geometric(decode.decode_file(str(file)), 0, i) for i, file in enumerate(files)]
     finally:

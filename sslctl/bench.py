@@ -13,9 +13,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from .data.loader import Batch
+from .data.memory import in_batches
 from .data.unreadable import next_readable
 from .estimate import noise_views
 from .limit import Bare, Run, race, training_step
+from .machine import choose_workers
 from .optim import clip_gradients
 from .schedule import Step
 from .training import Training
@@ -125,7 +127,7 @@ def bench(t: Training, rounds: int = 7) -> Bench:
         crop=crop,
         **{name: median(found[name]) for name in contenders},
         ratio=median(a / b for a, b in zip(found["step"], found["encoder"], strict=True)),
-        workers=0 if t.source.array is not None else t.loader.keywords["workers"],  # type: ignore[attr-defined]
+        workers=0 if in_batches(t.source, t.device) else choose_workers(t.spec.data.workers),
         flops=float(counter.get_total_flops()),
         peak_flops=peak_flops(t),
         memory=peak_memory(t.device),
@@ -137,7 +139,7 @@ def time_loading(t: Training) -> tuple[float, float, Batch]:
     """Seconds to decode and to crop a batch on one core, and a batch as the loader gives it."""
     n = t.spec.run.batch_size
     order = torch.arange(n) % len(t.source)
-    if t.source.array is not None:
+    if t.source.array is not None and in_batches(t.source, t.device):
         images = torch.from_numpy(t.source.array[order.numpy()]).permute(0, 3, 1, 2)
         return 0.0, 0.0, Batch(order, torch.zeros_like(order), [], images, None, [])
     few = min(READ, n)

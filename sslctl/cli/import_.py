@@ -58,7 +58,7 @@ def import_(
     if by_name or (file.exists() and not is_foreign(file)):
         hint = f"see what it is: sslctl inspect {file}" if file.exists() else f"as it is: sslctl knn {file} --data …"
         raise SpecError(f"{file}: no file or folder of another tool, nothing to import", hint)
-    wishes = Wishes(layout, branch, arch, depth, heads)  # type: ignore[arg-type]
+    wishes = Wishes(layout, branch, arch, depth, heads)  # type: ignore[arg-type]  # one of BRANCHES, as seen above
     encoder, taken = import_any(file, wishes)
     said = encoder.meta["imported"]
     spec = encoder.spec.backbone.model_dump(mode="json", exclude_defaults=True)
