@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..machine import quick_products
+from .screen import Screen
 
 BUDGET = 96 << 20  # bytes beside the features: similarities, and the candidates among them
 BLOCK = 32  # neighbours are looked for only in the blocks with the largest maxima
@@ -27,12 +28,29 @@ def neighbours(
     ``alone``: ``test`` is ``train``, and no row is a neighbour of itself. ``look`` gets the position of a part's first
     row and all its similarities (b, n) once they are done with; it may write to them.
     """
+    screen = None if look is not None else Screen.of(train, k, budget)
+    start = 0
+    while screen is not None and start < len(test):
+        queries = F.normalize(test[start : start + len(screen.room)], dim=1)
+        found = screen.nearest(queries, start if alone else None)
+        if found is None:  # the rest is likely as close together
+            screen = None
+        else:
+            yield found
+            start += len(queries)
+    yield from _computed(train, test, start, k, budget, alone, look)
+
+
+def _computed(
+    train: Tensor, test: Tensor, start: int, k: int, budget: int, alone: bool, look: Look | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """``neighbours`` for the rows of ``test`` from ``start`` on, by all similarities in full precision."""
     n = len(train)
-    rows, columns = _tile(n, len(test), k, budget // train.element_size(), whole=look is not None)
+    rows, columns = _tile(n, len(test) - start, k, budget // train.element_size(), whole=look is not None)
     buffer = train.new_empty(rows, -(-columns // BLOCK) * BLOCK)
     scale = 1 / torch.linalg.vector_norm(train, dim=1).clamp_min(1e-12)  # (n,); a normalised copy would cost memory
-    for start in range(0, len(test), rows):
-        queries = F.normalize(test[start : start + rows], dim=1)
+    for first_row in range(start, len(test), rows):
+        queries = F.normalize(test[first_row : first_row + rows], dim=1)
         b, found = len(queries), []
         for first in range(0, n, columns):
             block = train[first : first + columns]
@@ -42,11 +60,11 @@ def neighbours(
             similarity *= scale[first : first + columns]
             buffer[:b, len(block) :] = -torch.inf
             if alone:
-                similarity.diagonal(start - first).fill_(-torch.inf)
+                similarity.diagonal(first_row - first).fill_(-torch.inf)
             values, index = largest(buffer[:b], min(k, len(block)))
             found.append((values, index + first))
         if look is not None:
-            look(start, buffer[:b, :n])
+            look(first_row, buffer[:b, :n])
         yield _merged(found, k)
 
 
