@@ -196,10 +196,17 @@ class Frozen(Labelled):
     def unlabelled(self, *, alone: bool = False, split: Split | None = None) -> Experiment:
         from ..evaluate.cache import cache_beside
 
+        check_draws(self.draws, self.labels)
         experiment = super().unlabelled(alone=alone, split=split)
         path = experiment.encoder.path
         kept = None if self.no_cache or not path.exists() else cache_beside(path)
         return replace(experiment, cache=kept, draws=self.draws)
+
+
+def check_draws(draws: int | None, labels: str | None) -> None:
+    """SpecError where several draws are asked for of nothing that is drawn."""
+    if labels is None and (draws or 1) > 1:
+        raise SpecError(f"--draws {draws}: there are none without --labels", "--labels 0.01, or leave it out")
 
 
 def progress() -> Callable[[int, int], None]:

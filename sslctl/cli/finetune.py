@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from ..errors import DataError, SpecError
 from ..files import LOCK
 from . import output
-from .evaluating import Experiment, Labelled
+from .evaluating import Experiment, Labelled, check_draws
 from .options import Force, Precision, Targets, takes
 from .report import draw
-from .scored import WORDS, circumstances, close, provenance, settle
+from .scored import WORDS, circumstances, close, provenance, settle, spreads
 from .targeted import refuse_classes
 
 if TYPE_CHECKING:
-    from ..evaluate.finetune import Recipe
+    from ..data import Source
+    from ..evaluate.few_labels import Drawn
+    from ..evaluate.finetune import Classifier, Recipe
     from ..evaluate.goals import Goal
     from ..evaluate.score import Score
     from ..evaluate.targets import TargetScore
     from ..spec import Data
 
-    Start = dict[str, bool | str | None]  # what a fine-tuning begins with, and which labels it may see
+    Start = dict[str, bool | int | str | None]  # what a fine-tuning begins with, and which labels it may see
 
 
 @takes("given", Labelled)
@@ -50,6 +54,9 @@ def finetune(
     smoothing: Annotated[float, typer.Option(min=0, max=0.99, help="Label smoothing.")] = 0.0,
     mixup: Annotated[float, typer.Option(min=0, help="Alpha of mixup; 0 for none.")] = 0.0,
     cutmix: Annotated[float, typer.Option(min=0, help="Alpha of CutMix; 0 for none.")] = 0.0,
+    draws: Annotated[
+        int, typer.Option(min=1, max=100, help="Draws of --labels to train with, each anew, and to average.")
+    ] = 1,
     targets: Targets = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the result.", show_default=False)] = None,
     force: Force = False,
@@ -59,7 +66,7 @@ def finetune(
     """Train the whole network with labels, and score it.
 
     The last weights are scored; none are chosen by the test images. Writes result.json, metrics.jsonl and
-    model.safetensors, which every other command takes.
+    model.safetensors, which every other command takes; of several --draws, the curve and the model are the first's.
 
     Examples:
 
@@ -69,26 +76,32 @@ def finetune(
 
       sslctl finetune last.safetensors --data photos/ --targets labels.csv
 
+      sslctl finetune last.safetensors --data labelled/ --labels 0.01 --draws 5
+
       sslctl finetune last.safetensors --data labelled/ --labels 0.1 --mixup 0.8 --cutmix 1 --smoothing 0.1
     """
+    check_draws(draws, given.labels)
     experiment, goal = _by_classes(given, smoothing) if targets is None else _by_table(given, targets, smoothing)
 
+    from ..evaluate.few_labels import Drawn
     from ..evaluate.finetune import Recipe
 
     decay = layer_decay or (1.0 if from_scratch else 0.75)
     recipe = Recipe(
         epochs, batch_size, lr, decay, weight_decay, smoothing=smoothing, mixup=mixup, cutmix=cutmix, seed=given.seed
     )
-    notes = _few(experiment, given.seed)
+    drawn = Drawn.of(experiment.train, experiment.labels, given.seed, draws)
+    experiment.train = drawn.parts[0]
     if goal.outputs < (2 if targets is None else 1) or len(experiment.train) < 2:
         raise DataError(f"{experiment.train.name}: fine-tuning needs two classes and two images or more")
-    start: Start = {"from_scratch": from_scratch, "labels": given.labels}
+    start: Start = {"from_scratch": from_scratch, "labels": given.labels} | ({"draws": draws} if draws > 1 else {})
     folder = _directory(out, force, experiment, recipe, start)
     begin = "random weights" if from_scratch else str(experiment.encoder.path)
     output.note(f"{len(experiment.train)} training and {len(experiment.test)} test images, from {begin}, into {folder}")
-    result, score = _run(experiment, recipe, goal, folder, start, given, notes)
+    result, score = _run(experiment, drawn, recipe, goal, folder, start, given)
     sizes = f"{result['n_train']} training and {result['n_test']} test images, from {begin}"
-    close(result, [f"finetune: {score}", f"  {sizes}", str(folder)], goal.key, given.as_json)
+    lines = [f"finetune: {score}", *spreads(result["protocol"]), f"  {sizes}", str(folder)]
+    close(result, lines, goal.key, given.as_json)
 
 
 def _by_classes(given: Labelled, smoothing: float) -> tuple[Experiment, Goal]:
@@ -112,22 +125,6 @@ def _by_table(given: Labelled, path: str, smoothing: float) -> tuple[Experiment,
     return experiment, Columns.of(table, torch.as_tensor(experiment.train.labels))
 
 
-def _few(experiment: Experiment, seed: int) -> list[str]:
-    """Leave of the training images those whose labels may be used; what is to be said of them."""
-    few, source = experiment.labels, experiment.train
-    if few is None:
-        return []
-    import torch
-
-    from ..evaluate.few_labels import choose, find_listed
-
-    rows, missing = choose(few, torch.as_tensor(source.labels), seed, 0), 0
-    if few.names:
-        rows, missing = find_listed(few, source, torch.arange(len(source)))
-    experiment.train = source.take(rows.numpy())
-    return [f"{missing} of {len(few.names)} lines of {few.text} are no image of {source.name}"] if missing else []
-
-
 def _directory(out: Path | None, force: bool, experiment: Experiment, recipe: Recipe, start: Start) -> Path:
     """Where the result goes; SpecError where one stands there already."""
     if out is None:
@@ -145,43 +142,62 @@ def _directory(out: Path | None, force: bool, experiment: Experiment, recipe: Re
 
 
 def _run(
-    experiment: Experiment, recipe: Recipe, goal: Goal, folder: Path, start: Start, given: Labelled, notes: list[str]
+    experiment: Experiment, drawn: Drawn, recipe: Recipe, goal: Goal, folder: Path, start: Start, given: Labelled
 ) -> tuple[Data, Score | TargetScore]:
-    """Train in the locked ``folder``, write the files, and return the result."""
-    import torch
-
-    from ..evaluate.baselines import random_backbone
-    from ..evaluate.finetune import Classifier, Task, save
+    """Train in the locked ``folder`` on one draw after the other, write the files, and return the result."""
+    from ..evaluate.finetune import Task, save
     from ..evaluate.finetune import finetune as tune
     from ..files import write_atomically
     from ..run import locked
 
-    encoder, train, test = experiment.encoder, experiment.train, experiment.test
-    image, backbone = encoder.meta["image"], encoder.backbone
-    if start["from_scratch"]:
-        backbone = random_backbone(encoder.spec.backbone, image["size"], recipe.seed)
-    torch.manual_seed(recipe.seed)
-    net = Classifier(backbone, goal.outputs)
-    task = Task(train, test, image, experiment.device, experiment.dtype, experiment.workers)
+    encoder, train = experiment.encoder, experiment.train
     lines: list[Data] = []
 
-    def report(line: Data) -> None:
-        lines.append(line)
-        write_atomically(folder / "metrics.jsonl", "".join(json.dumps(one) + "\n" for one in lines).encode())
+    def tell(line: Data) -> None:
         output.note(
             f"epoch {line['epoch']:g} · loss {line['loss']:.4f} · {WORDS.get(goal.key, 'score')} {line[goal.key]:.3f}"
         )
 
+    def record(line: Data) -> None:
+        lines.append(line)
+        write_atomically(folder / "metrics.jsonl", "".join(json.dumps(one) + "\n" for one in lines).encode())
+        tell(line)
+
+    def learn(part: Source, report: Callable[[Data], None]) -> tuple[Classifier, Score | TargetScore]:
+        net = _classifier(experiment, recipe, goal, bool(start["from_scratch"]))
+        image = encoder.meta["image"]
+        task = Task(part, experiment.test, image, experiment.device, experiment.dtype, experiment.workers)
+        return net, tune(net, task, recipe, goal, report)
+
     with locked(folder):
-        score = tune(net, task, recipe, goal, report)
+        net, score = learn(train, record)
+        scores = [score, *(learn(part, tell)[1] for part in drawn.parts[1:])]
+        if experiment.labels is not None:  # then classes are scored, for others refuse it
+            score = drawn.average(cast("list[Score]", scores))
         result = _result(experiment, score, start) | {"run": str(folder)}
-        settle(result, [*notes, *result.pop("notes")], goal.key, given.fail_under)
+        settle(result, result.pop("notes"), goal.key, given.fail_under)
         own = {"name": train.name, "fingerprint": train.fingerprint(), "images": len(train)}
         meta = encoder.meta | {"step": lines[-1]["step"], "data": own, "finetuned": result["protocol"]}
         save(folder / "model.safetensors", net, meta, train.classes)
         write_atomically(folder / "result.json", (json.dumps(result, allow_nan=False, indent=2) + "\n").encode())
         draw(folder)
     return result, score
+
+
+def _classifier(experiment: Experiment, recipe: Recipe, goal: Goal, from_scratch: bool) -> Classifier:
+    """The network that a training begins with; of the encoder a copy, for training moves it."""
+    import torch
+
+    from ..evaluate.baselines import random_backbone
+    from ..evaluate.finetune import Classifier
+
+    encoder = experiment.encoder
+    if from_scratch:
+        backbone = random_backbone(encoder.spec.backbone, encoder.meta["image"]["size"], recipe.seed)
+    else:
+        backbone = copy.deepcopy(encoder.backbone)
+    torch.manual_seed(recipe.seed)
+    return Classifier(backbone, goal.outputs)
 
 
 def _result(experiment: Experiment, score: Score | TargetScore, start: Start) -> Data:

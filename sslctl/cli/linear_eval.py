@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ from .scored import finish
 from .targeted import finish_targets, refuse_classes
 
 if TYPE_CHECKING:
+    from ..data import Source
     from ..evaluate.features import Features
     from ..evaluate.score import Score
     from .evaluating import Outcome
@@ -48,6 +50,8 @@ def linear_eval(
 
       sslctl linear-eval last.safetensors --data labelled/ --labels 0.01
 
+      sslctl linear-eval last.safetensors --data labelled/ --labels 0.01 --draws 3 --protocol simclr
+
       sslctl linear-eval last.safetensors --data photos/ --targets labels.csv
 
       sslctl linear-eval last.safetensors --data train/ --val-data test/ --fail-under 0.8
@@ -57,8 +61,8 @@ def linear_eval(
             raise SpecError("--targets are read off by L-BFGS or ridge regression, once", "leave out other options")
         return _on_targets(given, targets)
     named = protocol != "lbfgs"
-    if named and (given.labels or given.draws or given.baselines):
-        raise SpecError("--labels, --draws and --baselines go with --protocol lbfgs", "leave them out")
+    if named and given.baselines:
+        raise SpecError("--baselines goes with --protocol lbfgs", "leave it out, or score random:ARCH by itself")
     if not named and epochs is not None:
         raise SpecError("--epochs: L-BFGS has none", "leave it out, or give a --protocol")
     if named:
@@ -96,16 +100,19 @@ def _by_protocol(experiment: Experiment, name: str, epochs: float | None, seeds:
     import torch
 
     from ..evaluate.features import with_labels
+    from ..evaluate.few_labels import Drawn
     from ..evaluate.finetune import Task
     from ..evaluate.protocols import evaluate, find_protocol
     from ..evaluate.repeats import over_seeds
 
     e, protocol = experiment, find_protocol(name, epochs)
-    output.note(f"{protocol.name} ({protocol.source}): {protocol.epochs:g} epochs over {len(e.train)} images")
-    task = Task(e.train, e.test, e.encoder.meta["image"], e.device, e.dtype, e.workers)
+    drawn = Drawn.of(e.train, e.labels, e.seed, e.draws or 1)
+    trained = len(drawn.parts[0])
+    output.note(f"{protocol.name} ({protocol.source}): {protocol.epochs:g} epochs over {trained} images")
     tested: list[Features] = []
 
-    def once(seed: int) -> Score:
+    def once(part: Source, seed: int) -> Score:
+        task = Task(part, e.test, e.encoder.meta["image"], e.device, e.dtype, e.workers)
         score, test = evaluate(e.encoder.backbone, task, protocol, seed, progress())
         tested.append(test)
         said = score.protocol
@@ -115,6 +122,6 @@ def _by_protocol(experiment: Experiment, name: str, epochs: float | None, seeds:
         output.note(f"learning rate {said['lr']:g}, {said['reads']}{chosen}")
         return score
 
-    score = over_seeds(once, e.seed, seeds)
+    score = drawn.average([over_seeds(partial(once, part), e.seed, seeds) for part in drawn.parts])
     train = with_labels(e.train, torch.empty(0, tested[0].x.shape[1]), torch.empty(0, dtype=torch.int64), [])
     return [score], {}, [train, tested[0]]

@@ -78,7 +78,13 @@ Labels = Annotated[
 ]
 Draws = Annotated[
     int | None,
-    typer.Option("--draws", min=1, max=1000, help="Draws of --labels to average; 5 by default.", show_default=False),
+    typer.Option(
+        "--draws",
+        min=1,
+        max=1000,
+        help="Draws of --labels to average; 5 by default, 1 with a paper's protocol.",
+        show_default=False,
+    ),
 ]
 Baselines = Annotated[bool, typer.Option("--baselines", help="Score raw pixels and random weights too.")]
 PerClass = Annotated[bool, typer.Option("--per-class", help="Top-1 of each class, with its interval.")]

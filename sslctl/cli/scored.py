@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -101,6 +101,16 @@ def close(result: Result, lines: Sequence[str], key: str, as_json: bool) -> None
         raise typer.Exit(int(Exit.GATE))
 
 
+def spreads(said: Mapping[str, Any]) -> list[str]:
+    """What several evaluations were averaged over, and how far they lie apart, by the protocol that was ``said``."""
+    return [
+        f"  mean of {said[count]} {count} of {what}; "
+        f"they differ by {100 * said['spread']:.1f} points (one standard deviation)"
+        for count, what in (("draws", said.get("labels")), ("seeds", "classifier and held-out part"))
+        if (said.get(count) or 1) > 1
+    ]
+
+
 def _settings(scores: Sequence[Score]) -> list[str]:
     """What the scores were made with; the spread where several were averaged; retrieval."""
     first = scores[0]
@@ -108,12 +118,7 @@ def _settings(scores: Sequence[Score]) -> list[str]:
     lines = [f"  {_words(s)}: {s}" for s in scores] if len(scores) > 1 else [f"  {_words(first)}"]
     if said.get("leave_one_out"):
         lines[-1] += "  each image tested on all others (leave one out)"
-    for count, what in (("draws", said.get("labels")), ("seeds", "classifier and held-out part")):
-        if said.get(count, 1) > 1:
-            lines.append(
-                f"  mean of {said[count]} {count} of {what}; "
-                f"they differ by {100 * said['spread']:.1f} points (one standard deviation)"
-            )
+    lines += spreads(said)
     if first.retrieval and "map" in first.retrieval:
         low, high = first.retrieval["map_interval"]
         recall = "".join(f", recall@{k} {100 * r:.1f} %" for k, r in first.retrieval["recall"].items())

@@ -36,6 +36,10 @@ class FewLabels:
     def draws(self) -> int:
         return 1 if self.names or self.share == 1 else DRAWS
 
+    def average(self, scores: Sequence[Score], seed: int, notes: Sequence[str]) -> Score:
+        """One score for those of several draws with ``seed``."""
+        return average(scores, "draws_top1", {"labels": self.text, "draws": len(scores), "labels_seed": seed}, notes)
+
 
 def parse_labels(text: str) -> FewLabels:
     """What ``--labels`` says: a share of each class, ``N-per-class``, or a file that lists images.
@@ -105,27 +109,54 @@ def find_named(names: Sequence[str], source: Source, index: Tensor, title: str) 
 
 def over_draws(evaluate: Evaluate, few: FewLabels, source: Source, seed: int, draws: int | None = None) -> Evaluate:
     """``evaluate`` with few labels of the training set ``source``: mean scores over ``draws``, with their spread."""
-    count = 1 if few.names else draws or few.draws
 
     def run(train: Features, test: Features) -> list[Score]:
-        notes: list[str] = []
-        if few.names:
-            rows, missing = find_listed(few, source, train.index)
-            chosen = [rows]
-            if missing:
-                notes.append(f"{missing} of {len(few.names)} lines of {few.text} are no image of {source.name}")
-        else:
-            chosen = [choose(few, train.labels, seed, draw) for draw in range(count)]
-        short = torch.bincount(train.labels[chosen[0]], minlength=len(train.classes))
-        if few.per_class and bool((lacking := short < few.per_class).any()):
-            notes.append(f"{int(lacking.sum())} classes have fewer than {few.per_class} images; all of theirs are used")
-        if without := int((short == 0).sum()):
-            notes.append(f"{without} of {len(train.classes)} classes have no labelled image")
+        chosen, notes = _draw(few, source, train.labels, train.index, seed, draws or few.draws)
         parts = [evaluate(train.take(rows), test) for rows in chosen]
-        own = {"labels": few.text, "draws": len(chosen), "labels_seed": seed}
-        return [average(list(same), "draws_top1", own, tuple(notes)) for same in zip(*parts, strict=True)]
+        return [few.average(list(same), seed, notes) for same in zip(*parts, strict=True)]
 
     return run
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What few labels leave of a labelled set, for each draw; all of it where there is no such limit."""
+
+    parts: list[Source]
+    few: FewLabels | None = None
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, source: Source, few: FewLabels | None, seed: int, draws: int) -> Drawn:
+        if few is None:
+            return cls([source])
+        chosen, notes = _draw(few, source, torch.as_tensor(source.labels), torch.arange(len(source)), seed, draws)
+        return cls([source.take(rows.numpy()) for rows in chosen], few, seed, tuple(notes))
+
+    def average(self, scores: Sequence[Score]) -> Score:
+        """One score for those of all parts."""
+        return scores[0] if self.few is None else self.few.average(scores, self.seed, self.notes)
+
+
+def _draw(
+    few: FewLabels, source: Source, labels: Tensor, index: Tensor, seed: int, draws: int
+) -> tuple[list[Tensor], list[str]]:
+    """Rows of ``labels`` and ``index`` (n,), classes of images of ``source`` and their positions there; and notes."""
+    notes: list[str] = []
+    if few.names:
+        rows, missing = find_listed(few, source, index)
+        chosen = [rows]
+        if missing:
+            notes.append(f"{missing} of {len(few.names)} lines of {few.text} are no image of {source.name}")
+    else:
+        chosen = [choose(few, labels, seed, draw) for draw in range(draws)]
+    short = torch.bincount(labels[chosen[0]], minlength=len(source.classes))
+    if few.per_class and bool((lacking := short < few.per_class).any()):
+        notes.append(f"{int(lacking.sum())} classes have fewer than {few.per_class} images; all of theirs are used")
+    if without := int((short == 0).sum()):
+        notes.append(f"{without} of {len(source.classes)} classes have no labelled image")
+    return chosen, notes
 
 
 def _read_list(path: Path) -> tuple[str, ...]:

@@ -155,5 +155,16 @@ def test_few_labels_and_a_missed_gate(encoder: Path, images: Path, tmp_path: Pat
     found = json.loads(done.stdout)
     assert found["n_train"] == 6 and found["protocol"]["labels"] == "2-per-class"
     assert done.exit_code == (0 if found["top1"] == 1 else 7) and found["gate"]["passed"] == (found["top1"] == 1)
+    assert "draws" not in found["protocol"] or found["protocol"]["draws"] == 1
+    several = ["--labels", "2-per-class", "--draws", 3, "--lr", 0.01]
+    mean = json.loads(call(*words, *several, "--out", tmp_path / "draws").stdout)
+    alone = json.loads(call(*words, *several[:2], "--lr", 0.01, "--out", tmp_path / "alone").stdout)
+    each = mean["protocol"]["draws_top1"]
+    assert mean["protocol"]["draws"] == 3 and each[0] == alone["top1"] and mean["top1"] == pytest.approx(sum(each) / 3)
+    first, only = (load_encoder(tmp_path / name).backbone.state_dict() for name in ("draws", "alone"))
+    assert all(torch.equal(first[key], only[key]) for key in only)
+    curves = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("draws", "alone")]
+    assert curves[0] == curves[1]
+    assert call(*words, "--draws", 2, "--out", tmp_path / "none").exit_code == 2
     exploded = call(*words, "--lr", 1e30, "--out", tmp_path / "nan")
     assert exploded.exit_code in (4, 6) and not (tmp_path / "nan" / "model.safetensors").exists()

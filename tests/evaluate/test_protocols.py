@@ -189,5 +189,10 @@ def test_the_command_line_says_which_head_was_chosen_and_on_what(tmp_path: Path)
     assert "of 13 heads, by 3 training images held out" in done.stderr
     few = call("linear-eval", tmp_path / "r", "--labels", "2-per-class", "--draws", 2, "--json")
     assert json.loads(few.stdout)["protocol"]["draws"] == 2, few.output
-    for words in (["--protocol", "dinov3"], ["--epochs", 3], ["--protocol", "moco", "--labels", "0.5"]):
+    words = ["--protocol", "moco", "--epochs", 2, "--labels", "2-per-class", "--workers", 0, "--json"]
+    few = call("linear-eval", tmp_path / "r", *words, "--draws", 2)
+    found = json.loads(few.stdout)
+    assert found["protocol"]["draws"] == 2 and found["n_train"] == 6 and found["protocol"]["name"] == "moco"
+    assert json.loads(call("linear-eval", tmp_path / "r", *words).stdout)["top1"] == found["protocol"]["draws_top1"][0]
+    for words in (["--protocol", "dinov3"], ["--epochs", 3], ["--protocol", "moco", "--baselines"], ["--draws", 2]):
         assert call("linear-eval", tmp_path / "r", *words).exit_code == 2
