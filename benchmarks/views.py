@@ -22,6 +22,7 @@ from sklearn.datasets import load_sample_image
 from sslctl.data import decode
 from sslctl.data.loader import Batch
 from sslctl.limit import race
+from sslctl.machine import keep_freed_memory
 from sslctl.views.augment import Augment
 from sslctl.views.recipe import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, ViewSpec
 
@@ -145,6 +146,7 @@ def parts(files: list[Path]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    keep_freed_memory()  # as runs do
     what, *folder = sys.argv[1:] or ["memory"]
     photos = sorted(Path(folder[0]).rglob("*.jpg"))[:24] if folder else []
     {"memory": in_memory, "jpeg": lambda: from_jpeg(photos), "parts": lambda: parts(photos)}[what]()

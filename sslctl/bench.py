@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -17,7 +15,7 @@ from .data.memory import in_batches
 from .data.unreadable import next_readable
 from .estimate import noise_views
 from .limit import Bare, Run, race, training_step
-from .machine import choose_workers
+from .machine import choose_workers, peak_memory
 from .optim import clip_gradients
 from .schedule import Step
 from .training import Training
@@ -166,11 +164,3 @@ def peak_flops(t: Training) -> float:
     x = torch.randn(SQUARE, SQUARE, device=t.device, dtype=t.dtype)
     found = race({"product": lambda: x @ x}, t.device, 5)
     return 2 * SQUARE**3 / min(found["product"])
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: of the device, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -24,7 +24,7 @@ from .data.source import FileSource, Source
 from .data.unreadable import next_readable
 from .errors import DataError, SpecError
 from .evaluate.probe import Probe, open_probe
-from .machine import choose_device, choose_dtype, choose_workers
+from .machine import choose_device, choose_dtype, choose_workers, keep_freed_memory
 from .method import Facts, Method
 from .methods import load_method
 from .optim import build_optimizer
@@ -110,6 +110,8 @@ def build(around: Surroundings) -> Training:
     if spec.run.threads is not None:
         torch.set_num_threads(spec.run.threads)
     device = choose_device(spec.run.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     dtype = choose_dtype(spec.run.precision, device)
     refuse_batch(spec, len(source))
     method = build_method(spec, plan, len(source), len(source.classes)).to(device)
@@ -157,6 +159,7 @@ def load_by(around: Surroundings, augment: Augment, total: int, device: torch.de
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         fail_on_bad=spec.data.bad_images == "fail",
+        pin_memory=device.type == "cuda",
         sizes=[view.size for view in augment.plan.all],
         whole=in_batches(source, device),
     )

@@ -120,6 +120,8 @@ class Loader:
                     index = (index + 1) % len(array)
                 used.append(index)
             images = torch.from_numpy(array[used]).permute(0, 3, 1, 2)
+            if self.pin_memory:
+                images = images.pin_memory()
             yield _batch(self.source, keys, used, [], images, met)
 
     def _by_workers(self) -> Generator[Batch, None, None]:
