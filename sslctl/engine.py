@@ -38,7 +38,7 @@ def train(t: Training, run: Run, stop: StopRequest, report: Callable[[dict[str, 
         for index, batch in enumerate(meter.waiting(iter(loader)), start):
             step = Step(index, t.total, t.per_epoch, t.spec.run.seed)
             seed_step(t.spec.run.seed, index)
-            output = take_step(t, t.augment(batch, t.device), step)
+            output = take_step(t, meter.views(batch), step)
             meter.add(output, batch)
             refuse_bad(t, run, batch)
             done = index + 1

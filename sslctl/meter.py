@@ -15,7 +15,8 @@ from .checkpoint import DIVERGED_HINT
 from .data.loader import Batch
 from .diagnostics import REMEDY, Health, health
 from .errors import DivergedError, Exit
-from .method import Output
+from .machine import peak_memory
+from .method import Output, Views
 from .schedule import Step
 from .training import Training
 
@@ -36,6 +37,7 @@ class Meter:
     losses: list[Tensor] = field(default_factory=list)
     images: int = 0
     waited: float = 0.0
+    augmented: float = 0.0  # seconds of this process; an accelerator may still be at work after them
     since: float = field(default_factory=time.perf_counter)
     collapsed: int = 0
 
@@ -47,6 +49,12 @@ class Meter:
             if batch is None:
                 return
             yield batch
+
+    def views(self, batch: Batch) -> Views:
+        before = time.perf_counter()
+        views = self.t.augment(batch, self.t.device)
+        self.augmented += time.perf_counter() - before
+        return views
 
     def add(self, output: Output, batch: Batch) -> None:
         self.losses.append(output.loss.detach())
@@ -77,12 +85,15 @@ class Meter:
             "lr": self.t.lr.at(step),
             "images_per_second": self.images / seconds,
             "data_wait": min(1.0, self.waited / seconds),
+            "augment": min(1.0, self.augmented / seconds),
+            "memory_gib": round(peak_memory(self.t.device) / 2**30, 3),
             "std": state.std,
             "rank": state.rank,
             "rank_of": state.full,
             "health": self._judge(state, step),
         } | logs
-        self.losses, self.images, self.waited, self.since = [], 0, 0.0, time.perf_counter()
+        self.losses, self.images, self.waited, self.augmented = [], 0, 0.0, 0.0
+        self.since = time.perf_counter()
         return line
 
     def _judge(self, state: Health, step: Step) -> str:

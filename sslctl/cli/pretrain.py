@@ -14,6 +14,7 @@ from ..spec import Spec
 from . import output
 from .following import Following
 from .options import Json
+from .progress import describe_typical, typical
 from .spec_options import open_with_notes, option, takes_spec
 
 if TYPE_CHECKING:
@@ -84,14 +85,15 @@ def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
         with Following(training, run) as following:
             meta = train(training, run, stop, following.report)
         last = run.last_line()
+        rates = typical(run.lines())
+    output.note(f"{describe_typical(rates)}; more: sslctl bench --spec {run.spec_file}")
     result = {
         "run": str(directory),
         "checkpoint": str(run.last),
         "steps": int(meta["step"]),
         "loss": last.get("loss"),
-        "images_per_second": last.get("images_per_second"),
         "health": last.get("health"),
-    }
+    } | rates
     if training.probe is not None:
         result |= {"probe": {k: v for k, v in last.items() if k.startswith("probe_")}, "best": str(run.best)}
     output.emit(result, as_json, str(directory))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from statistics import median
 from typing import Any
 
 from . import output
@@ -95,6 +96,24 @@ def figures(line: dict[str, Any]) -> str:
     return (
         f"epoch {line['epoch']:.1f} · loss {line['loss']:.4f} · lr {line['lr']:.2g} · "
         f"{line['images_per_second']:.0f} images/s · waiting {100 * line['data_wait']:.0f} %"
+    )
+
+
+def typical(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """Rates of a run and shares of its time, medians over its metric ``lines``, and the most memory in any of them."""
+    found = {}
+    for key in ("images_per_second", "data_wait", "augment", "memory_gib"):
+        values = [line[key] for line in lines if key in line]
+        if values:
+            found[key] = max(values) if key == "memory_gib" else median(values)
+    return found
+
+
+def describe_typical(found: dict[str, float]) -> str:
+    waiting, augment, memory = (found.get(key, 0.0) for key in ("data_wait", "augment", "memory_gib"))
+    return (
+        f"{found.get('images_per_second', 0.0):.0f} images/s · waiting for data {waiting:.1%} · "
+        f"augmentation {augment:.1%} · step {max(0.0, 1 - waiting - augment):.1%} · {memory:.2f} GiB at most"
     )
 
 

@@ -232,4 +232,8 @@ READERS: dict[str, Callable[[History, Curve], Reading]] = {
     "lr": _lr,
     "images_per_second": _speed,
     "data_wait": _wait,
+    "augment": _simple("augmentation", "level: the share of time spent making views of the images", "%"),
+    "memory_gib": _simple(
+        "memory, GiB", "the most so far: level after the first steps; what rises on will not end well"
+    ),
 }

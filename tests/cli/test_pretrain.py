@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -51,6 +52,8 @@ def test_a_run_leaves_what_the_contract_names(finished):
     line = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["step"] == 6
     assert {"epoch", "loss", "lr", "images_per_second", "data_wait", "std", "rank", "health"} <= line.keys()
+    assert 0 < line["augment"] < 1
+    assert 0.05 < line["memory_gib"] < 100
 
 
 def test_json_is_one_object_and_a_finished_run_is_reported_again(finished, pictures, tmp_path):
@@ -60,7 +63,12 @@ def test_json_is_one_object_and_a_finished_run_is_reported_again(finished, pictu
     body = json.loads(result.stdout)
     assert body["run"] == str(finished)
     assert body["steps"] == 6
-    assert body["loss"] == json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert body["loss"] == lines[-1]["loss"]
+    for key in ("images_per_second", "data_wait", "augment"):
+        assert body[key] == median(line[key] for line in lines)
+    assert body["memory_gib"] == lines[-1]["memory_gib"]
+    assert f"{body['images_per_second']:.0f} images/s" in result.stderr.splitlines()[-1]
     assert Path(body["checkpoint"]).is_file()
 
 

@@ -48,7 +48,7 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def without_clock(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    clock = ("images_per_second", "data_wait", "probe_seconds")
+    clock = ("images_per_second", "data_wait", "augment", "memory_gib", "probe_seconds")
     return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 
 
