@@ -27,6 +27,7 @@ from .evaluate.probe import Probe, open_probe
 from .machine import choose_device, choose_dtype, choose_workers, keep_freed_memory
 from .method import Facts, Method
 from .methods import load_method
+from .norms import share_statistics
 from .optim import build_optimizer
 from .schedule import Schedule, constant, cosine
 from .spec import OptimSpec, Spec
@@ -117,6 +118,8 @@ def build(around: Surroundings) -> Training:
     method = build_method(spec, plan, len(source), len(source.classes)).to(device)
     if spec.run.channels_last if spec.run.channels_last is not None else method.student.backbone.kind == "cnn":
         convolve_channels_last(method)
+    if distributed.world_size() > 1 and method.shares_norm:
+        share_statistics(method, device)
     if spec.run.compile:
         compile_backbones(method)
     augment = Augment(plan, spec.run.seed)
@@ -172,7 +175,7 @@ def convolve_channels_last(net: nn.Module) -> None:
 
 
 def in_step(method: nn.Module, device: torch.device) -> nn.Module:
-    """``method`` whose gradients are the means over all processes. Statistics of batch norm stay each process's own."""
+    """``method`` whose gradients are the means over all processes."""
     return DistributedDataParallel(method, [device] if device.type == "cuda" else None, broadcast_buffers=False)
 
 

@@ -66,6 +66,7 @@ class Method(nn.Module, Generic[P]):
     Params: ClassVar[type[Params]] = Params
     views: ClassVar[ViewRecipe]
     recipe: ClassVar[dict[str, Any]] = {}  # the paper's choices for other sections of the spec, below all the user's
+    shares_norm: ClassVar[bool] = True  # batch norm's statistics are those of all processes, or else of each by itself
     student: Encoder
 
     def __init__(self, params: P) -> None:

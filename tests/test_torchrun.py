@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -27,8 +26,9 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def test_two_processes_go_on_with_a_run_as_one_would(tmp_path):
     pictures = picture_folder(tmp_path / "pictures", 22)
     (pictures / "class0" / "000.jpg").write_bytes(b"no picture")
-    # SGD, for AdamW turns the last digits of a small gradient into a step; no batch norm, whose statistics are local
-    user = small_spec(pictures, "dino", "sgd", backbone={"drop_path": 0.0}, data={"bad_limit": 1})
+    # SGD, for AdamW turns the last digits of a small gradient into a step; no depth is dropped, which each process
+    # draws by itself; a ResNet, whose batch norm has to see both halves of a batch
+    user = small_spec(pictures, "simclr", "sgd", backbone={"drop_path": 0.0}, data={"bad_limit": 1})
     user["optim"]["lr"] = 0.01
     whole = training(user)
     with Run(tmp_path / "whole") as run:
@@ -53,6 +53,7 @@ def test_two_processes_go_on_with_a_run_as_one_would(tmp_path):
     a, b = (load_file(tmp_path / name / "checkpoints" / "last.safetensors") for name in ("whole", "parts"))
     assert a.keys() == b.keys()
     for name, value in a.items():
-        torch.testing.assert_close(b[name], value, rtol=1e-3, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+        apart, length = (float(x.double().norm()) for x in (b[name] - value, value))
+        assert apart <= 2e-3 * length + 1e-6, f"{name}: {apart} of {length}"
     assert len((tmp_path / "parts" / "bad_images.jsonl").read_text().splitlines()) == 1
     assert not list((tmp_path / "parts").rglob("*.part-*"))

@@ -40,6 +40,8 @@ class EndToEnd(Method[EndToEndParams]):
     views = MoCo.views
     recipe = MoCo.recipe
 
+    shares_norm = False  # its groups are smaller than a process's batch
+
     def __init__(self, params: EndToEndParams, backbone: Backbone, facts: Facts) -> None:
         super().__init__(params)
         facts.require_views(2)

@@ -60,6 +60,8 @@ class MoCo(Method[MoCoParams]):
         "run": {"epochs": 200.0},
     }  # fmt: skip
 
+    shares_norm = False  # its groups are smaller than a process's batch
+
     def __init__(self, params: MoCoParams, backbone: Backbone, facts: Facts) -> None:
         super().__init__(params)
         facts.require_views(2)

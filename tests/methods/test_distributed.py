@@ -16,8 +16,6 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[2]
 BATCH = 8
 STEPS = 3
-SHUFFLED = ["end-to-end", "moco-v1", "moco-v2"]
-"""Batch norm by groups of the batch: two processes are one even while it computes statistics."""
 
 
 class Net(nn.Module):
@@ -40,6 +38,7 @@ def measure(name: str, rank: int, processes: int, norm: bool = False) -> dict[st
     from sslctl import distributed
     from sslctl.method import Facts, Views
     from sslctl.methods import load_method
+    from sslctl.norms import share_statistics
     from sslctl.schedule import Step
     from sslctl.specfile import check
     from tests.methods.small import SMALL
@@ -47,8 +46,9 @@ def measure(name: str, rank: int, processes: int, norm: bool = False) -> dict[st
     torch.manual_seed(0)
     cls: Any = load_method(name)
     method = cls(check(cls.Params, SMALL[name]), Net(norm), Facts(100, BATCH, classes=3)).double()
-    # Else batch norm takes its running statistics: those of a whole batch would need SyncBatchNorm, which is CUDA's.
-    method.train(norm)
+    method.train(norm)  # in evaluation, heads with batch norm take its running statistics
+    if processes > 1 and cls.shares_norm:
+        share_statistics(method, torch.device("cpu"))
     share = slice(rank * BATCH // processes, (rank + 1) * BATCH // processes)
     generator = torch.Generator().manual_seed(1)
     result: dict[str, Tensor] = {}
@@ -63,14 +63,14 @@ def measure(name: str, rank: int, processes: int, norm: bool = False) -> dict[st
     for key, p in method.named_parameters():
         if p.grad is not None:
             result[f"gradient {key}"] = distributed.mean(p.grad)
-    own = ("running_mean", "running_var", "num_batches_tracked")  # each process has its own
+    own = () if cls.shares_norm else ("running_mean", "running_var", "num_batches_tracked")  # each process has its own
     return result | {f"buffer {key}": value.clone() for key, value in method.named_buffers() if not key.endswith(own)}
 
 
 def cases() -> list[tuple[str, bool]]:
     from sslctl.methods import METHODS
 
-    return [(name, False) for name in METHODS] + [(name, True) for name in SHUFFLED]
+    return [(name, norm) for name in METHODS for norm in (False, True)]
 
 
 @pytest.fixture(scope="module")
