@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .crops import parse_crops
 from .errors import SpecError
@@ -38,10 +38,23 @@ class DataSpec(Section):
     download: bool = Field(False, description="fetch a public set that is not there yet")
 
 
+def _within_an_image(scale: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(f"{scale[0]} to {scale[1]} is not a range within (0, 1]")
+    return scale
+
+
+Scale = Annotated[tuple[float, float], AfterValidator(_within_an_image)]
+
+
 class ViewsSpec(Section):
     """What the views are; a value left out is the method's own."""
 
     multi_crop: str | None = Field(None, description="crop grammar, for example 2x160+4x96")
+    scale: Scale | None = Field(
+        None, description="range of a global crop's share of the area, where multi_crop says none"
+    )
+    local_scale: Scale | None = Field(None, description="the same of a local crop")
     flip: float | None = Field(None, ge=0, le=1, description="probability of a horizontal flip")
     jitter: float | None = Field(None, ge=0, le=1, description="probability of colour jitter")
     jitter_strength: float = Field(1.0, ge=0, le=2, description="factor on the method's jitter ranges")

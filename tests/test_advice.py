@@ -18,10 +18,10 @@ def spec(method: dict[str, Any], recipe: str | None = None, **sections: Any) -> 
 
 def test_numbers_follow_from_the_spec_and_the_set() -> None:
     small = spec({"name": "moco-v2", "momentum": 0.99}, "small", optim={"lr": 0.004})
-    assert steps(small, 4000) == 30 * 31
+    assert steps(small, 4000) == 20 * 31
     assert derivation(small, 4000) == [
         "learning rate 0.002 = 0.004 x 128/256",
-        "the teacher averages over about 100 of 930 steps (momentum 0.99)",
+        "the teacher averages over about 100 of 620 steps (momentum 0.99)",
         "the queue holds 8 batches, 26% of the images",
     ]
     root = spec(

@@ -132,6 +132,7 @@ def test_only_finite_numbers(path: str, value: Any) -> None:
         ("data.workers", [-1, 513], [0]),
         ("views.jitter_strength", [-0.1, 2.1], [0, 2]),
         ("views.hue", [-0.1, 0.51], [0, 0.5]),
+        ("views.scale", [[0, 1], [0.5, 0.4], [0.5, 1.1]], [[0.5, 1], [0.3, 0.3]]),
         ("backbone.drop_path", [-0.1, 1], [0]),
     ],
 )

@@ -24,7 +24,8 @@ CASES = {"with stop-gradient": "true", "without": "false"}
 def train(stop: str, run: Path, options: list[str]) -> list[dict[str, float]]:
     """The metric lines of a run on the demo set, with every step's."""
     spec = ["--data", "demo", "--method", "simsiam", "--recipe", "small"]
-    quick = ["--set=run.log_every=1", "--set=run.epochs=4", "--set=optim.warmup_epochs=0", "--set=optim.lr=0.2"]
+    quick = ["--set=run.log_every=1", "--set=run.epochs=4", "--set=optim.name=sgd"]
+    quick += ["--set=optim.warmup_epochs=0", "--set=optim.lr=0.2", "--set=optim.weight_decay=5e-4"]
     switches = [*quick, f"--set=method.stop_gradient={stop}"]
     command = [sys.executable, "-m", "sslctl", "pretrain", "--quiet", *spec, *switches, "--out", str(run), *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..crops import CropPlan, parse_crops
+from ..crops import CropPlan, Crops, parse_crops
 from ..spec import ViewsSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -107,16 +107,21 @@ def plan_views(recipe: ViewRecipe, spec: ViewsSpec) -> ViewPlan:
     }
     asked = {key: value for key, value in changes.items() if value is not None}
 
-    def complete(view: ViewSpec, size: int, scale: tuple[float, float] | None) -> ViewSpec:
+    def complete(view: ViewSpec, crops: Crops, scale: tuple[float, float] | None) -> ViewSpec:
         jitter = tuple(x * spec.jitter_strength for x in view.jitter)
         hue = min(jitter[3], 0.5) if spec.hue is None else spec.hue
         return view.model_copy(
-            update={"size": size, "scale": scale or view.scale, "jitter": (*jitter[:3], hue), **asked}
+            update={
+                "size": crops.size,
+                "scale": crops.scale or scale or view.scale,
+                "jitter": (*jitter[:3], hue),
+                **asked,
+            }
         )
 
-    g = plan.globals
-    large = tuple(complete(recipe.globals[i % len(recipe.globals)], g.size, g.scale) for i in range(g.count))
+    kinds = recipe.globals
+    large = tuple(complete(kinds[i % len(kinds)], plan.globals, spec.scale) for i in range(plan.globals.count))
     small: tuple[ViewSpec, ...] = ()
     if plan.locals is not None:
-        small = tuple(complete(recipe.local, plan.locals.size, plan.locals.scale) for _ in range(plan.locals.count))
+        small = tuple(complete(recipe.local, plan.locals, spec.local_scale) for _ in range(plan.locals.count))
     return ViewPlan(large, small, recipe.mean, recipe.std)

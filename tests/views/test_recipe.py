@@ -72,6 +72,15 @@ def test_grammar_sets_sizes_and_scales() -> None:
     assert [(v.size, v.scale) for v in kept.all] == [(160, (0.14, 1.0))] * 2 + [(96, (0.05, 0.14))] * 4
 
 
+def test_the_spec_sets_scales_where_the_grammar_says_none() -> None:
+    spec = ViewsSpec(scale=(0.5, 0.9), local_scale=(0.2, 0.4))
+    plan = plan_views(SWAV, spec.model_copy(update={"multi_crop": "2x32+2x16"}))
+    assert [(v.size, v.scale) for v in plan.all] == [(32, (0.5, 0.9))] * 2 + [(16, (0.2, 0.4))] * 2
+    said = plan_views(SWAV, spec.model_copy(update={"multi_crop": "2x32@0.3-1+2x16"}))
+    assert [v.scale for v in said.all] == [(0.3, 1.0)] * 2 + [(0.2, 0.4)] * 2
+    assert plan_views(SWAV, ViewsSpec(scale=(0.5, 0.9))).locals == plan_views(SWAV, ViewsSpec()).locals
+
+
 def test_overrides_reach_every_view_and_leave_the_rest() -> None:
     spec = ViewsSpec(flip=0, blur=0.3, jitter=0.7, grayscale=1, solarize=0.1, interpolation="bilinear")
     for before, after in zip(plan_views(DINO, ViewsSpec()).all, plan_views(DINO, spec).all, strict=True):
