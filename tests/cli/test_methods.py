@@ -59,11 +59,11 @@ def test_an_unknown_method_is_answered_with_the_nearest() -> None:
 
 
 def test_a_dry_run_derives_and_warns() -> None:
-    words = ["pretrain", "--data", "demo", "--recipe", "small", "--method", "byol", "--lr", "0.004", "--dry-run"]
+    words = ["pretrain", "--data", "demo", "--recipe", "small", "--method", "moco-v2", "--lr", "0.004", "--dry-run"]
     done = call(*words)
     assert done.exit_code == 0, done.stderr
-    assert "# learning rate 0.001 = 0.004 x 64/256" in done.stdout
-    assert "# the teacher averages over about 50 of 930 steps" in done.stdout
+    assert "# learning rate 0.002 = 0.004 x 128/256" in done.stdout
+    assert "# the teacher averages over about 50 of 620 steps" in done.stdout
     assert "warning" not in done.stderr
     short = call(*words, "--steps", "60", "--json")
     assert "stays near its random start" in short.stderr
