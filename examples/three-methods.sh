@@ -8,6 +8,7 @@ train=${1:?$usage} val=${2:?$usage} out=${3:?$usage}
 
 for method in simclr swav dino; do
   sslctl pretrain --recipe small --method "$method" --data "$train" --val-data "$val" --out "$out/$method" \
+    --epochs 30 --batch-size 128 \
     --multi-crop 2x24@0.3-1+4x16@0.1-0.4 --set views.blur=0 >&2
   echo "$method"
   sslctl knn "$out/$method" --baselines
