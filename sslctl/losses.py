@@ -81,3 +81,15 @@ def swapped_cross_entropy(targets: Tensor, logits: Tensor, temperature: float) -
     agreement = torch.einsum("tbk,vbk->tv", targets, s) / s.shape[1]
     pairs = s.logsumexp(-1).mean(-1) - agreement  # (T, V)
     return mean_of_others(pairs)
+
+
+def squared_products(x: Tensor, y: Tensor) -> Tensor:
+    """The sum of squares of the matrix ``x.T @ y``, (D, D), over the rows (B, D) of all processes.
+
+    Of fewer rows N than numbers D it is the sum of ``x @ x.T`` times ``y @ y.T``, (N, N) each, and D x D is not built.
+    """
+    if distributed.world_size() * len(x) >= x.shape[1]:
+        return distributed.total(x.T @ y).square().sum()
+    rows = distributed.gather(x)
+    others = rows if y is x else distributed.gather(y)
+    return ((rows @ rows.T) * (others @ others.T)).sum()

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from .. import distributed
-from ..losses import view_pairs
+from ..losses import squared_products, view_pairs
 from ..method import Facts, Group, Method, Output, Params, Views
 from ..modules import Encoder, encode_each, full_precision, mlp
 from ..schedule import Step
@@ -77,9 +77,11 @@ class BarlowTwins(Method[BarlowTwinsParams]):
 @full_precision
 def redundancy(x: Tensor, y: Tensor, weight: float) -> Tensor:
     """The loss of two views' embeddings, (B, D) each."""
-    c = distributed.mean(standardize(x).T @ standardize(y) / len(x))  # (D, D)
-    diagonal = c.diagonal()
-    return (diagonal - 1).square().sum() + weight * (c.square().sum() - diagonal.square().sum())
+    x, y = standardize(x), standardize(y)
+    images = distributed.world_size() * len(x)
+    diagonal = distributed.total((x * y).sum(0)) / images  # of the correlations c = x.T @ y / images, (D, D)
+    everything = squared_products(x, y) / images**2
+    return (diagonal - 1).square().sum() + weight * (everything - diagonal.square().sum())
 
 
 def standardize(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from .. import distributed
-from ..losses import view_pairs
+from ..losses import squared_products, view_pairs
 from ..method import Facts, Method, Output, Params, Views
 from ..modules import Encoder, encode_each, full_precision, mlp
 from ..schedule import Step
@@ -68,7 +68,7 @@ def variance_covariance(x: Tensor) -> Tensor:
     """Of embeddings (B, D): the mean of max(0, 1 - deviation), and the covariances' sum of squares / D; (2,)."""
     x = x - distributed.mean(x.mean(0))
     last = distributed.world_size() * len(x) - 1
-    deviation = (distributed.total(x.square().sum(0)) / last + 1e-4).sqrt()
-    covariance = distributed.total(x.T @ x) / last  # (D, D)
-    off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()
+    squares = distributed.total(x.square().sum(0))  # (D,), the diagonal of x.T @ x
+    deviation = (squares / last + 1e-4).sqrt()
+    off_diagonal = (squared_products(x, x) - squares.square().sum()) / last**2
     return torch.stack([F.relu(1 - deviation).mean(), off_diagonal / x.shape[1]])

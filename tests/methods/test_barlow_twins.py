@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslctl.build import lr_schedule
+from sslctl.losses import squared_products
 from sslctl.method import Facts, Views
 from sslctl.methods.barlow_twins import BarlowTwins, BarlowTwinsParams, redundancy, standardize
 from sslctl.methods.vicreg import VICReg, VICRegParams, variance_covariance
@@ -62,6 +63,20 @@ def test_vicreg_is_the_authors(golden: Golden, dtype: torch.dtype) -> None:
     same(2 * output.logs["covariance"], case["covariance"])
     for gradient, name in zip(torch.autograd.grad(output.loss, [x, y]), ("grad_x", "grad_y"), strict=True):
         same(gradient, case[name])
+
+
+@pytest.mark.parametrize(("rows", "numbers"), [(5, 9), (9, 9), (12, 4)])
+def test_products_are_squared_and_summed_from_either_side(rows: int, numbers: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(rows, numbers, generator=g, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    for a, b in ((x, y), (x, x)):
+        expected = (a.T @ b).square().sum()
+        found = squared_products(a, b)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+        for ours, theirs in zip(
+            *(torch.autograd.grad(z, [a] if a is b else [a, b]) for z in (found, expected)), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 def doubled(views: Views) -> Views:
