@@ -26,7 +26,7 @@ HALF = "--multi-crop 2x16"
 ALONE = {
     "rotnet": "--multi-crop 1x16 --epochs 10",
     "jigsaw": "",
-    "cpc": "--epochs 4",
+    "cpc": "--multi-crop 1x24 --epochs 10",
     "supervised": "--multi-crop 1x16",
 }
 """What is said instead for those that compare no views: RotNet sees each in four rotations; Jigsaw and CPC cut them."""

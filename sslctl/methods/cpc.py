@@ -15,6 +15,7 @@ from ..method import Facts, Method, Output, Params, Views
 from ..modules import Encoder, encode
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec
+from .patch_jitter import jitter_patches
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -32,6 +33,7 @@ class CPCParams(Params):
     scale: float = Field(0.1, gt=0, description="factor on predictions")
     hidden: int = Field(256, ge=1, description="width within the context network")
     layers: int = Field(5, ge=1, description="layers of the context network: how many rows up it sees")
+    patch_jitter: float = Field(0.0, ge=0, le=1.5, description="strength of colour changes of each patch by itself")
 
 
 _VIEW = ViewSpec(scale=(0.7, 1.0), ratio=(1.0, 1.0), jitter_p=0.8, grayscale_p=0.25, blur_p=0.0)
@@ -46,7 +48,8 @@ class CPC(Method[CPCParams]):
     the steps, mean over directions. Local views are too small to cut and do not count.
 
     The backbone must not have batch norm, whose statistics would tell patches of an image by each other: here group
-    norm (the papers: none, then layer norm in a ResNet-161 of their own). Patches are augmented as their image is.
+    norm (the papers: none, then layer norm in a ResNet-161 of their own). Patches are augmented as their image is, and
+    with ``patch_jitter`` also by themselves, as v2 does, and more; its pseudo-code leaves that out.
     """
 
     Params = CPCParams
@@ -72,6 +75,8 @@ class CPC(Method[CPCParams]):
     def forward(self, views: Views, step: Step) -> Output:
         p = self.params
         patches = [x for view in views.globals for x in self.cut(view)]
+        if p.patch_jitter:
+            patches = jitter_patches(patches, p.patch_jitter, step)
         h, z = encode(self.student, patches)  # (G * n, B, D), (G * n, B, out)
         grids = [x.view(-1, p.grid, p.grid, *x.shape[1:]).permute(0, 3, 1, 2, 4).flatten(0, 1) for x in (h, z)]
         losses = []

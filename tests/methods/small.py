@@ -21,6 +21,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "dino": {"prototypes": 12, "hidden": 16, "bottleneck": 8, "norm_last_layer": False, "momentum": 0.9},
     "rotnet": {},
     "jigsaw": {"grid": 2, "permutations": 6, "embed": 8},
-    "cpc": {"grid": 3, "patch": 0.5, "first_step": 1, "last_step": 2, "layers": 1, "hidden": 8, "out": 8},
+    "cpc": {
+        "grid": 3,
+        "patch": 0.5,
+        "first_step": 1,
+        "last_step": 2,
+        "layers": 1,
+        "hidden": 8,
+        "out": 8,
+        "patch_jitter": 1,
+    },
     "supervised": {},
 }

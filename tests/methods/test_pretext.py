@@ -21,6 +21,7 @@ from sslctl.losses import info_nce_below
 from sslctl.method import Facts, Views
 from sslctl.methods.cpc import CPC, Context, CPCParams
 from sslctl.methods.jigsaw import Jigsaw, JigsawParams
+from sslctl.methods.patch_jitter import jitter_patches
 from sslctl.methods.permutations import distant_permutations
 from sslctl.methods.rotnet import RotNet, RotNetParams, rotations
 from sslctl.methods.supervised import Supervised, SupervisedParams
@@ -210,6 +211,23 @@ def test_cpc_predicts_from_each_side(
         each.append(sum(info_nce_below(0.1 * below[k - 1], targets, k) for k in (1, 2)))
     loss = method(Views([view], [], torch.arange(6)), STEP).loss
     torch.testing.assert_close(loss, torch.stack(each).mean())  # type: ignore[arg-type]
+
+
+def test_each_patch_gets_a_colour_of_its_own_and_keeps_its_content(random_views: Callable[..., Views]) -> None:
+    (view,) = random_views((1, 16)).globals
+    done = jitter_patches([view, view], 1.0, STEP)
+    assert all(torch.equal(x, y) for x, y in zip(done, jitter_patches([view, view], 1.0, STEP), strict=True))
+    contrasts = []
+    for x in done:
+        assert x.shape == view.shape and torch.equal(x[:, 0], x[:, 2])
+        for image, original in zip(x[:, 0].flatten(1), view.flatten(2), strict=True):
+            likeness = [torch.corrcoef(torch.stack([image, channel]))[0, 1].item() for channel in original]
+            assert max(likeness) == pytest.approx(1, abs=1e-4), "one of the channels, at another contrast"
+            channel = original[likeness.index(max(likeness))]
+            contrasts.append((image.std() / channel.std()).item())
+            assert abs(image.mean() - channel.mean()) <= 1.5
+    assert 0.4 <= min(contrasts) < 0.8 and 1.2 < max(contrasts) <= 1.6
+    assert not torch.equal(*done)
 
 
 def test_steps_beyond_the_grid_are_refused(net: Callable[[], Any]) -> None:
