@@ -141,7 +141,8 @@ def test_the_command_writes_nothing_and_prints_one_object(pictures, tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow  # compiling takes a minute
+@pytest.mark.slow  # compiling takes minutes, on one core beside other work many
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("method", ["simclr", "dino"])
 def test_compiled_backbones_train_alike(pictures, tmp_path, method):
     losses = {}
