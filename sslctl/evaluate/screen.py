@@ -100,7 +100,8 @@ class Screen(NamedTuple):
             return None
         first = F.pad(counts.cumsum(0), (1, 0))
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            # That they are in beta; and, of torch before 2.14, that their indices are not checked, which is meant.
+            warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is|invariant checks are)")
             wanted = torch.sparse_csr_tensor(
                 first, row, queries.new_zeros(len(row)), (b, len(self.train)), check_invariants=False
             )
