@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -67,7 +68,7 @@ def by_batch() -> None:
                 t = training(f"{folder}/noise.npz", method, backbone, "2x32", size, 0)
                 _, _, batch = time_loading(t)
                 tasks: dict[str, Callable[[], object]] = {
-                    "augment": lambda t=t, batch=batch: t.augment(batch, t.device),  # type: ignore[misc]
+                    "augment": partial(t.augment, batch, t.device),
                     "step": training_step(t, t.augment(batch, t.device)),
                 }
                 found = race(tasks, t.device, max(2, min(9, 2048 // size)), time.process_time)
