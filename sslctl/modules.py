@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import distributed
+from .norms import NormsInGroups
 from .schedule import Step
 
 P = ParamSpec("P")
@@ -79,18 +80,31 @@ def encode_each(net: Encoder, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def encode_in_groups(net: Encoder, views: Sequence[Tensor], size: int) -> tuple[Tensor, Tensor]:
-    """``encode`` in parts of about ``size`` images, each with batch-norm statistics of its own, as if on many GPUs."""
-    parts = max(1, len(views[0]) // max(2, size))
-    h, z = zip(*(encode(net, part) for part in zip(*(view.chunk(parts) for view in views), strict=True)), strict=True)
-    return torch.cat(h, 1), torch.cat(z, 1)
+    """``encode`` in parts of about ``size`` images, each with batch-norm statistics of its own, as if on many GPUs.
+
+    Views of one size take one pass, in which batch norm alone goes from part to part. Those of several sizes take a
+    pass for each part, so that running statistics see all sizes in turn.
+    """
+    parts = list(zip(*(view.chunk(max(1, len(view) // max(2, size))) for view in views), strict=True))
+    if len(parts) == 1 or len({view.shape for view in views}) > 1:
+        each = [encode(net, part) for part in parts]
+        return torch.cat([h for h, _ in each], 1), torch.cat([z for _, z in each], 1)
+    rows = sum(map(len, parts[0]))
+    with NormsInGroups(rows):
+        h, z = encode(net, [torch.cat([view for part in parts for view in part])])
+
+    def by_view(x: Tensor) -> Tensor:  # (1, V·B, D) -> (V, B, D)
+        return torch.cat([part.view(len(views), -1, part.shape[1]) for part in torch.split(x[0], rows)], 1)
+
+    return by_view(h), by_view(z)
 
 
 def encode_shuffled(net: Encoder, views: Sequence[Tensor], size: int, order: Tensor) -> Tensor:
     """Embeddings as of ``encode_in_groups``, of the images of all processes in ``order`` (N,), put back into place."""
     rank, processes = distributed.rank(), distributed.world_size()
-    mine = order.to(views[0].device).chunk(processes)[rank]
+    mine = order.chunk(processes)[rank]
     _, z = encode_in_groups(net, [distributed.gather(view)[mine] for view in views], size)
-    z = distributed.gather(z.transpose(0, 1))[order.argsort().to(z.device)]  # (N, V, D)
+    z = distributed.gather(z.transpose(0, 1))[order.argsort()]  # (N, V, D)
     return z.chunk(processes)[rank].transpose(0, 1)
 
 
@@ -120,6 +134,11 @@ def unit(x: Tensor) -> Tensor:
 def generator(step: Step, device: torch.device | str = "cpu") -> torch.Generator:
     """What an objective draws from at a step of a run; the same on every process."""
     return torch.Generator(device).manual_seed(step.seed * 1_000_003 + step.index)
+
+
+def shuffle(images: int, step: Step, device: torch.device) -> Tensor:
+    """An order of the images of all processes, so many on each, drawn for the step on the device; alike everywhere."""
+    return torch.randperm(images * distributed.world_size(), generator=generator(step, device), device=device)
 
 
 class WeightNormed(nn.Module):

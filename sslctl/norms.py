@@ -1,13 +1,16 @@
-"""Batch norm with the statistics of a batch that lies on several processes."""
+"""Batch norm with the statistics of a batch that lies on several processes, or of groups within a batch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from . import distributed
 
@@ -65,3 +68,23 @@ class SharedBatchNorm(nn.Module):
         share = self.momentum if self.momentum is not None else 1 / float(s.num_batches_tracked)
         s.running_mean.lerp_(mean.to(s.running_mean.dtype), share)
         s.running_var.lerp_((var * n / max(1, n - 1)).to(s.running_var.dtype), share)
+
+
+class NormsInGroups(TorchFunctionMode):
+    """While it lasts, every batch norm works on ``rows`` images that follow one another, then on the next.
+
+    Running statistics follow group after group, as in a pass for each. The network itself stays as it is.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func is not F.batch_norm:
+            return func(*args, **given)
+        x, *rest = args
+        return torch.cat([func(group, *rest, **given) for group in x.split(self.rows)])

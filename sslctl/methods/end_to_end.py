@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field
 
-from .. import distributed
 from ..losses import info_nce
 from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import Encoder, encode_in_groups, encode_shuffled, generator, mlp, unit
+from ..modules import Encoder, encode_in_groups, encode_shuffled, mlp, shuffle, unit
 from ..schedule import Step
 from .moco import MoCo
 
@@ -51,7 +49,7 @@ class EndToEnd(Method[EndToEndParams]):
 
     def forward(self, views: Views, step: Step) -> Output:
         q = unit(encode_in_groups(self.student, views.globals[:-1] + views.locals, self.group)[1])  # (V, B, D)
-        order = torch.randperm(len(views.index) * distributed.world_size(), generator=generator(step))
+        order = shuffle(len(views.index), step, q.device)
         k = unit(encode_shuffled(self.student, views.globals[-1:], self.group, order))  # (1, B, D)
         loss = info_nce(k, q, self.params.temperature).mean()
         return Output(loss, {}, q[0].detach())

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 
-from .. import distributed
 from ..losses import mean_of_others, queue_contrast
 from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import EMA, Encoder, Queue, encode_in_groups, encode_shuffled, generator, mlp, unit
+from ..modules import EMA, Encoder, Queue, encode_in_groups, encode_shuffled, mlp, shuffle, unit
 from ..schedule import Schedule, Step, constant, within
 from ..views.recipe import ViewRecipe, ViewSpec
 
@@ -77,7 +76,7 @@ class MoCo(Method[MoCoParams]):
         sources = views.all if p.symmetric else views.globals[:-1] + views.locals
         q = unit(encode_in_groups(self.student, sources, self.group)[1])  # (V, B, D)
         with torch.no_grad():
-            order = torch.randperm(len(views.index) * distributed.world_size(), generator=generator(step))
+            order = shuffle(len(views.index), step, q.device)
             k = unit(encode_shuffled(self.teacher.net, views.globals[first:], self.group, order))  # (T, B, D)
 
         losses = queue_contrast(k, q, self.queue.keys.clone(), p.temperature)  # (T, V)

@@ -5,19 +5,21 @@ Golden: facebookresearch/moco, moco/builder.py, on one process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sslctl.backbones import build_backbone
 from sslctl.method import Facts, Views
 from sslctl.methods.end_to_end import EndToEnd, EndToEndParams
 from sslctl.methods.moco import MoCo, MoCoParams, MoCoV2, MoCoV2Params
-from sslctl.modules import Encoder, encode, encode_in_groups, encode_shuffled
+from sslctl.modules import Encoder, encode, encode_in_groups, encode_shuffled, mlp
 from sslctl.schedule import Step, constant
-from sslctl.spec import OptimSpec
+from sslctl.spec import BackboneSpec, OptimSpec
 
 from .compare import Tiny, load, official, part, same, same_gradients
 
@@ -94,15 +96,35 @@ def test_the_queue_is_no_longer_than_the_set(net: Callable[[], Any]) -> None:
     assert len(MoCo(MoCoParams(out=5, queue=40), net(), Facts(50, 6)).queue.keys) == 40
 
 
-def test_groups_have_statistics_of_their_own(net: Callable[[], Any], random_views: Callable[..., Views]) -> None:
-    encoder = Encoder(net(), nn.Linear(8, 5)).double()
-    views = [x.double() for x in random_views((2, 16), images=8).globals]
-    _, whole = encode_in_groups(encoder, views, 8)
-    torch.testing.assert_close(whole, encode(encoder, views)[1])
-    _, halves = encode_in_groups(encoder, views, 4)
-    torch.testing.assert_close(halves[:, :4], encode(encoder, [x[:4] for x in views])[1])
-    torch.testing.assert_close(halves[:, 4:], encode(encoder, [x[4:] for x in views])[1])
-    assert not torch.allclose(whole, halves)
+def pass_for_each_group(net: Encoder, views: Sequence[Tensor], parts: int) -> tuple[Tensor, Tensor]:
+    """Features and embeddings of ``parts`` of the images, each encoded by itself, as on so many GPUs."""
+    h, z = zip(*(encode(net, part) for part in zip(*(view.chunk(parts) for view in views), strict=True)), strict=True)
+    return torch.cat(h, 1), torch.cat(z, 1)
+
+
+@pytest.mark.parametrize(("images", "group", "parts"), [(8, 8, 1), (10, 3, 3), (8, 1, 4)])
+@pytest.mark.parametrize("locals", [0, 1])
+@pytest.mark.parametrize("arch", ["resnet18", "regnetx_002"])  # torch's batch norm; timm's, with activation
+def test_groups_in_one_pass_are_a_pass_for_each(
+    random_views: Callable[..., Views], arch: str, locals: int, images: int, group: int, parts: int
+) -> None:
+    narrow = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]} if arch == "resnet18" else {}
+    backbone = build_backbone(BackboneSpec(arch=arch, args=narrow), 32)
+    nets = [Encoder(backbone, mlp(backbone.dim, 6, 5)).double().train()]
+    nets.append(copy.deepcopy(nets[0]))
+    whole = copy.deepcopy(nets[0])
+    views = [view.double() for view in random_views((2, 32), (locals, 16), images).all]
+    for step in range(2):
+        outputs = encode_in_groups(nets[0], views, group), pass_for_each_group(nets[1], views, parts)
+        found = []
+        for net, (h, z) in zip(nets, outputs, strict=True):
+            loss = (h.square() * torch.linspace(step, 1, h.numel()).view_as(h)).mean() + z.sigmoid().mean()
+            found.append([h, z, *torch.autograd.grad(loss, list(net.parameters()))])
+        torch.testing.assert_close(found[0], found[1], rtol=1e-7, atol=1e-11)
+    assert torch.allclose(found[0][0], encode(whole, views)[0]) == (parts == 1), "groups tell the difference"
+    for (name, mine), theirs in zip(nets[0].named_buffers(), nets[1].buffers(), strict=True):
+        if not name.endswith("num_batches_tracked"):  # counts passes
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_shuffling_changes_the_company_and_not_the_order(
