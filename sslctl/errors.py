@@ -72,6 +72,12 @@ class Stopped(SslctlError):
     exit_code = Exit.STOPPED
 
 
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` is a want of memory: Python's, an accelerator's, the CPU's or cuBLAS's (told only in words)."""
+    told = any(words in str(error) for words in ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"))
+    return told or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch.'s
+
+
 def closest(word: str, known: list[str]) -> str:
     """`` — did you mean 'x'?`` for the known word nearest to ``word``, or an empty string."""
     import difflib

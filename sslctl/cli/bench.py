@@ -12,7 +12,9 @@ from .options import Json
 from .spec_options import open_with_notes, takes_spec
 
 if TYPE_CHECKING:
+    from ..batch_size import Found
     from ..bench import Bench
+    from ..build import Surroundings
     from ..estimate import Size
 
 
@@ -20,19 +22,32 @@ if TYPE_CHECKING:
 def bench(
     spec: Spec,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times that each part is measured.")] = 7,
+    batches: Annotated[
+        bool, typer.Option("--find-batch", help="Find the largest batch that fits, and from where on more pays little.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure a run before it begins: loading, augmentation, the step beside the bare encoder, memory.
 
-    Takes the options of pretrain, trains for some steps on noise, and writes nothing.
+    Takes the options of pretrain, trains for some steps on noise, and writes nothing. With --find-batch it takes real
+    steps of growing batches instead.
 
     Examples:
 
       sslctl bench --data photos/ --method dino --arch vit_small_patch16_224
 
       sslctl bench --spec runs/swav-resnet18-demo-1a2b3c/spec.yaml --set run.threads=1
+
+      sslctl bench --data photos/ --method simclr --recipe resnet50 --find-batch
     """
     around = open_with_notes(spec)
+    if batches:
+        _find_batch(around, as_json)
+    else:
+        _measure(around, rounds, as_json)
+
+
+def _measure(around: Surroundings, rounds: int, as_json: bool) -> None:
 
     from ..bench import bench as measure
     from ..build import build
@@ -40,9 +55,38 @@ def bench(
 
     training = build(around)
     size = estimate(training)
+    spec = around.spec
     output.note(f"{spec.method.name} · {spec.backbone.arch} · batch {spec.run.batch_size} · {training.device}")
     found = measure(training, rounds)
     output.emit(found.as_dict() | {"device": str(training.device)} | size.as_dict(), as_json, _text(found, size))
+
+
+def _find_batch(around: Surroundings, as_json: bool) -> None:
+    from ..batch_size import find_batch
+
+    spec = around.spec
+    output.note(f"{spec.method.name} · {spec.backbone.arch} · trying batches until one does not fit")
+    found = find_batch(around, tell=lambda trial: output.note(f"{trial.batch} images fit, {trial.rate:.4g} images/s"))
+    accumulate = found.accumulate(spec)
+    output.emit(found.as_dict() | {"accumulate": accumulate}, as_json, _table(found, spec, accumulate))
+
+
+def _table(found: Found, spec: Spec, accumulate: int | None) -> str:
+    """One line a batch, then what follows from them."""
+    lines = [f"{'batch':>7}  {'images/s':>9}  {'ms a step':>9}  {'GiB':>6}"]
+    for trial in found.trials:
+        seconds, memory = 1000 * trial.seconds, trial.memory / 2**30
+        lines.append(f"{trial.batch:7}  {trial.rate:9.4g}  {seconds:9.4g}  {memory:6.2f}")
+    lines.append(f"none larger was tried: {found.reason}")
+    if found.largest is None:
+        remedy = "smaller views (--multi-crop) or --arch" if found.ended == "memory" else "more images (--data)"
+        return "\n".join([*lines, f"no batch could be tried: {remedy}"])
+    steady = "" if found.enough == found.largest else f"; from {found.enough} on, more pays little"
+    lines.append(f"--batch-size {found.largest} is the largest that was tried{steady}")
+    if accumulate is not None:
+        whole = f"--batch-size {spec.run.batch_size} --set optim.accumulate={accumulate}"
+        lines.append(f"{whole} keeps the batch of the spec, in passes of {spec.run.batch_size // accumulate} images")
+    return "\n".join(lines)
 
 
 def _text(b: Bench, size: Size) -> str:

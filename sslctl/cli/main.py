@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..errors import Exit, SslctlError
+from ..errors import Exit, SslctlError, ran_out_of_memory
 from . import output
 from .attn_map import attn_map
 from .bench import bench
@@ -47,6 +47,12 @@ app = typer.Typer(
 )
 
 
+ROOM = (
+    "lower --batch-size or --workers; for pretrain `sslctl bench --find-batch` tells what fits, and --set "
+    "optim.accumulate=2 takes a batch in two passes"
+)
+
+
 def guard(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` with ``-q`` and ``-v``, and its errors turned into messages and exit codes."""
 
@@ -67,12 +73,12 @@ def guard(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError as e:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nobody to tell
             raise typer.Exit(int(Exit.DONE)) from e
-        except MemoryError as e:
-            output.fail(SslctlError("out of memory", "lower --batch-size or --workers", Exit.ENVIRONMENT), as_json)
-            raise typer.Exit(int(Exit.ENVIRONMENT)) from e
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
-        except Exception as e:  # whatever is left is a bug of ours, and no traceback is for the person
+        except Exception as e:  # whatever else is left is a bug of ours, and no traceback is for the person
+            if ran_out_of_memory(e):
+                output.fail(SslctlError("out of memory", ROOM, Exit.ENVIRONMENT), as_json)
+                raise typer.Exit(int(Exit.ENVIRONMENT)) from e
             _report_bug(e, as_json)
             raise typer.Exit(int(Exit.BUG)) from e
 

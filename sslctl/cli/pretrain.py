@@ -102,10 +102,12 @@ def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
 def _say_memory(size: Size) -> None:
     """What a step will need, before the first one; a warning with the way out where it is more than there is."""
     output.note(f"memory: {size}")
-    if not size.fits and size.largest_batch:
-        parts = -(-size.images // size.largest_batch)
-        output.warn(f"this may not fit into memory: --set optim.accumulate={parts}, or a smaller --batch-size")
-    elif not size.fits:
+    if size.fits:
+        return
+    if size.accumulate:
+        whole = f"--set optim.accumulate={size.accumulate} keeps the batch, in {size.accumulate} passes"
+        output.warn(f"this may not fit into memory: {whole}; or a smaller --batch-size (sslctl bench --find-batch)")
+    else:
         output.warn("this may not fit into memory, whatever the batch: smaller views (--multi-crop) or --arch")
 
 

@@ -1,0 +1,192 @@
+"""Which batch fits: real steps of a run at growing sizes, with the memory that each needs and its images a second."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from . import distributed
+from .bench import time_loading
+from .build import Surroundings, build
+from .errors import SpecError, ran_out_of_memory
+from .estimate import FILL, estimate, parts_that_fit
+from .limit import race, training_step
+from .machine import choose_device, free_memory, peak_memory
+from .spec import Spec
+
+LEAST = 4  # the first batch, in what a batch must be a multiple of
+STEADY = 0.9  # of the best rate: from there on a larger batch pays little
+SLOW = 10.0  # seconds; no batch is tried whose step would take longer
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A batch that fits: seconds of its augmentation and step (median), and most bytes in use by then."""
+
+    batch: int
+    seconds: float
+    memory: int
+
+    @property
+    def rate(self) -> float:
+        """Images a second, once they are loaded."""
+        return self.batch / self.seconds
+
+
+@dataclass(frozen=True)
+class Found:
+    """``trials`` by growing batch; ``ended`` by memory, images or time, ``reason`` in words.
+
+    ``room``: bytes that may be filled, None where unknown; ``views``: bytes of the views of an image.
+    """
+
+    trials: list[Trial]
+    ended: str
+    reason: str
+    room: int | None
+    views: int
+
+    @property
+    def largest(self) -> int | None:
+        """The largest batch that was seen to fit; None where not even the first did."""
+        return self.trials[-1].batch if self.trials else None
+
+    @property
+    def enough(self) -> int | None:
+        """The smallest batch that is nearly as fast, for each image, as any."""
+        best = max((trial.rate for trial in self.trials), default=0.0)
+        return next((trial.batch for trial in self.trials if trial.rate >= STEADY * best), None)
+
+    def accumulate(self, spec: Spec) -> int | None:
+        """The ``optim.accumulate`` with which the batch of ``spec`` fits; None where it does as it is, or in no way.
+
+        A pass needs what a batch of its size did, and all views of the batch are there beside it.
+        """
+        batch, room = spec.run.batch_size, self.room
+        if self.ended != "memory" or self.largest is None or room is None or batch <= self.largest:
+            return None
+
+        def fits(parts: int) -> bool:
+            alike = next((t for t in self.trials if t.batch * parts >= batch * spec.optim.accumulate), None)
+            return alike is not None and alike.memory + (batch - alike.batch) * self.views <= room
+
+        return parts_that_fit(batch, fits)
+
+    def as_dict(self) -> dict[str, Any]:
+        trials = [asdict(trial) | {"images_per_second": trial.rate} for trial in self.trials]
+        answer = {"largest_batch_tried": self.largest, "steady_from": self.enough, "room_bytes": self.room}
+        return {"trials": trials, **answer, "ended_by": self.ended, "reason": self.reason}
+
+
+def find_batch(
+    around: Surroundings, most: int | None = None, tell: Callable[[Trial], None] = lambda trial: None
+) -> Found:
+    """Try batches of 4, 8, 16, … images, times what a batch must be a multiple of, until one does not fit.
+
+    Each trial is the run itself at that size, built anew: real images, augmentation, step and optimizer. Before it, the
+    memory it needs is foretold from the smaller ones, and it is left out where that is more than FILL of what there is:
+    a CPU's memory must not run out. None is larger than ``most``, or than the spec's own batch where free memory is not
+    known. Raises SpecError on several processes.
+    """
+    if distributed.world_size() > 1:
+        raise SpecError("one process looks for the largest batch, not several", "start it without torchrun")
+    spec, trials = around.spec, list[Trial]()
+    device = choose_device(spec.run.device)
+    most = min(len(around.train), most or len(around.train))
+    if room(device) is None:
+        most = min(most, spec.run.batch_size)
+    batch = LEAST * spec.optim.accumulate * int(spec.method_params().get("norm_groups", 1))
+    size = estimate(build(with_batch(around, min(batch, most))))
+    ended = None
+    while ended is None:
+        ended = _too_many(batch, most) or _too_slow(batch, trials) or _too_large(batch, trials, size.per_image, device)
+        if ended is None:
+            trial = _try(around, batch, trials, device)
+            if trial is None:
+                ended = "memory", f"{batch} images ran out of memory"
+            else:
+                trials.append(trial)
+                tell(trial)
+                batch *= 2
+    return Found(trials, *ended, room(device), size.views)
+
+
+def with_batch(around: Surroundings, batch: int) -> Surroundings:
+    """``around`` for a run of that batch size."""
+    run = around.spec.run.model_copy(update={"batch_size": batch})
+    return replace(around, spec=around.spec.model_copy(update={"run": run}))
+
+
+def foretell(batch: int, trials: list[Trial], per_image: int, held: int = 0) -> int:
+    """Bytes that ``batch`` will need, by the last three ``trials``; images need ``per_image`` at least.
+
+    What an image needs grows where a loss compares every image with every other, so its growth is carried on. Where
+    there are no trials yet it is needed beside what is ``held``.
+    """
+    if not trials:
+        return held + per_image * batch
+    slopes = [(b.memory - a.memory) / (b.batch - a.batch) for a, b in pairwise(trials[-3:])]
+    growth = min(2.0, max(1.0, slopes[-1] / slopes[0])) if slopes and slopes[0] > 0 else 1.0
+    slope = max(float(per_image), growth * slopes[-1] if slopes else 0.0)
+    return trials[-1].memory + int(slope * (batch - trials[-1].batch))
+
+
+def room(device: torch.device) -> int | None:
+    """Bytes that this process may fill on ``device``, those it holds included; None where unknown."""
+    free = free_memory(device)
+    return None if free is None else int(FILL * (free + _held(device)))
+
+
+def _held(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    with suppress(OSError, ValueError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _too_many(batch: int, limit: int) -> tuple[str, str] | None:
+    return ("images", f"the next would have {batch} images, more than {limit}") if batch > limit else None
+
+
+def _too_slow(batch: int, trials: list[Trial]) -> tuple[str, str] | None:
+    seconds = batch / trials[-1].rate if trials else 0.0
+    return ("time", f"a step of {batch} images would take {seconds:.0f} s") if seconds > SLOW else None
+
+
+def _too_large(batch: int, trials: list[Trial], per_image: int, device: torch.device) -> tuple[str, str] | None:
+    there, needed = room(device), foretell(batch, trials, per_image, _held(device))
+    if there is None or needed <= there:
+        return None
+    return "memory", f"{batch} images would need {needed / 2**30:.2f} GiB, and {there / 2**30:.2f} may be filled"
+
+
+def _try(around: Surroundings, batch: int, trials: list[Trial], device: torch.device) -> Trial | None:
+    """Some steps with ``batch`` images; None where memory ran out."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = 0.1 if not trials else batch / trials[-1].rate
+    try:
+        t = build(with_batch(around, batch))
+        _, _, images = time_loading(t)
+        took = race(
+            {"step": lambda: training_step(t, t.augment(images, device))()}, device, max(1, min(5, int(2 / seconds)))
+        )
+        return Trial(batch, median(took["step"]), peak_memory(device))
+    except (RuntimeError, MemoryError) as e:
+        if not ran_out_of_memory(e):
+            raise
+        return None
+    finally:
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
