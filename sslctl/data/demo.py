@@ -85,12 +85,16 @@ def _coverages(names: list[str], size: int, stream: int) -> Pixels:
     stretch = np.stack([np.stack([aspect[:, 0] * flip, shear], 1), np.stack([0 * shear, aspect[:, 1]], 1)], 1)
     poses = radius[:, None, None] * (rotate @ stretch)  # (n, 2, 2)
     out = np.empty((n, size, size), np.uint8)
-    for i, name in enumerate(names):
-        canvas = Image.new("L", (fine, fine))
-        draw = ImageDraw.Draw(canvas)
-        for filled, outline in SHAPES[name](u[i, 8], u[i, 9]):
-            draw.polygon((outline @ poses[i].T + centre[i]).ravel().tolist(), fill=255 * filled)
-        out[i] = np.asarray(canvas.reduce(_FINE))
+    canvas, sheet = Image.new("L", (fine, fine)), Image.new("L", (fine, fine * min(n, _CHUNK)))
+    draw = ImageDraw.Draw(canvas)
+    for start in range(0, n, _CHUNK):
+        end = min(start + _CHUNK, n)
+        for i in range(start, end):
+            canvas.paste(0, (0, 0, fine, fine))
+            for filled, outline in SHAPES[names[i]](u[i, 8], u[i, 9]):
+                draw.polygon((outline @ poses[i].T + centre[i]).ravel().tolist(), fill=255 * filled)
+            sheet.paste(canvas, (0, fine * (i - start)))
+        out[start:end] = np.asarray(sheet.reduce(_FINE)).reshape(-1, size, size)[: end - start]
     return out
 
 
@@ -105,16 +109,33 @@ def _compose(coverage: Pixels, level: Level, stream: int) -> Pixels:
         rng = _generator(stream, 3, k)
         noise = rng.standard_normal((_CHUNK, size, size))
         textures = rng.standard_normal((2, _CHUNK, size, size)) if "noise" in level.fills else None
-        layers = []
+        shares = []
         for side, kinds in enumerate((fill_kinds, ground_kinds)):
             texture = None if textures is None else textures[side][: len(kinds[part])]
-            share = _patterns(kinds[part], size, angles[part, side], waves[part, 2 * side : 2 * side + 2], texture)
-            a, b = colors[part, side, :, None, None, :].swapaxes(0, 1)
-            layers.append(a + (b - a) * share[..., None])
-        cover = coverage[part, :, :, None] / 255
-        image = layers[1] + (layers[0] - layers[1]) * cover + _NOISE * noise[: len(cover), :, :, None]
-        images[part] = (image.clip(0, 1) * 255).astype(np.uint8)
+            wave = waves[part, 2 * side : 2 * side + 2]
+            shares.append(_patterns(kinds[part], size, angles[part, side], wave, texture))
+        cover = coverage[part] / 255
+        grain = _NOISE * noise[: len(cover)]
+        for channel in range(3):
+            fill, ground = (
+                _blend(colors[part, side, :, channel], share) for side, share in zip((0, 1), shares, strict=True)
+            )
+            fill -= ground
+            fill *= cover
+            fill += ground
+            fill += grain
+            np.clip(fill, 0, 1, out=fill)
+            fill *= 255
+            images[part, :, :, channel] = fill
     return images
+
+
+def _blend(two: Floats, share: Floats) -> Floats:
+    """Of the ``two`` values (n, 2) of an image the first, towards the second by ``share`` (n, H, W)."""
+    a, b = two[:, 0, None, None], two[:, 1, None, None]
+    mixed = (b - a) * share
+    mixed += a
+    return np.asarray(mixed)
 
 
 def _paints(n: int, level: Level, stream: int) -> tuple[NDArray[Any], NDArray[Any], Floats]:

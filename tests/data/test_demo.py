@@ -41,6 +41,15 @@ def test_fingerprints_tell_sets_apart() -> None:
     assert open_demo("demo", "train", n=16).fingerprint() == prints[0]
 
 
+def test_pixels_are_those_that_version_1_drew(name: str) -> None:
+    """Weighted by place, so that nothing can move; room for one grey level in a hundred pixels of other processors."""
+    source = open_demo(name, "train", n=300)
+    weight = np.arange(source.array.size).reshape(source.array.shape) % 251
+    drawn = int((source.array * weight).sum())
+    assert abs(drawn - {"demo": 13_574_549_365, "demo-hard": 13_129_577_499}[name]) < 0.01 * 125 * source.array.size
+    assert int((source.masks // 255 * weight[..., 0]).sum()) == 7_633_102
+
+
 def test_masks_cover_the_shape() -> None:
     """On flat fills and grounds, pixels on and off the mask differ in brightness, as the contrast rule demands."""
     source = open_demo("demo", "train", n=320)
