@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from .compiling import uncompiled
 from .data.loader import Batch
 from .data.memory import in_batches
 from .data.unreadable import next_readable
@@ -47,6 +48,7 @@ class Bench:
     peak_flops: float  # a second, of a large matrix product in the run's precision
     memory: int  # largest so far, bytes
     precision: str
+    start: float = 0.0  # the first two steps, in which networks are compiled; 0 where they are not
 
     @property
     def objective(self) -> float:
@@ -116,14 +118,18 @@ def bench(t: Training, rounds: int = 7) -> Bench:
         "augment": lambda: t.augment(batch, t.device),
         "update": lambda: update(t),
     }
+    begun = time.perf_counter()
+    race({"step": contenders["step"]}, t.device, 0)
+    first = time.perf_counter() - begun
     found = race(contenders, t.device, rounds)
-    with FlopCounterMode(display=False) as counter:
+    with uncompiled(), FlopCounterMode(display=False) as counter:
         contenders["step"]()
     return Bench(
         images=len(views.index),
         decode=decode,
         crop=crop,
         **{name: median(found[name]) for name in contenders},
+        start=first if t.compiled else 0.0,
         ratio=median(a / b for a, b in zip(found["step"], found["encoder"], strict=True)),
         workers=0 if in_batches(t.source, t.device) else choose_workers(t.spec.data.workers),
         flops=float(counter.get_total_flops()),

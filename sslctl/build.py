@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from . import distributed
-from .backbones import Backbone, build_backbone
+from .backbones import build_backbone
 from .checkpoint import Meta
+from .compiling import choose_compile, compile_backbones
 from .crops import CropPlan, Crops, parse_crops
 from .data import open_pair
 from .data.loader import Loader
@@ -120,11 +121,12 @@ def build(around: Surroundings) -> Training:
         convolve_channels_last(method)
     if distributed.world_size() > 1 and method.shares_norm:
         share_statistics(method, device)
-    if spec.run.compile:
-        compile_backbones(method)
     augment = Augment(plan, spec.run.seed)
     per_epoch = len(source) // spec.run.batch_size
     total = spec.run.steps or max(1, round((spec.run.epochs or 100) * per_epoch))
+    compiled = choose_compile(spec.run.compile, device, total)
+    if compiled:
+        compile_backbones(method, compiled)
     return Training(
         spec=spec,
         source=source,
@@ -137,6 +139,7 @@ def build(around: Surroundings) -> Training:
         weight_decay=weight_decay_schedule(spec.optim),
         device=device,
         dtype=dtype,
+        compiled=compiled,
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         total=total,
         per_epoch=per_epoch,
@@ -162,7 +165,6 @@ def load_by(around: Surroundings, augment: Augment, total: int, device: torch.de
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         fail_on_bad=spec.data.bad_images == "fail",
-        pin_memory=device.type == "cuda",
         sizes=[view.size for view in augment.plan.all],
         whole=in_batches(source, device),
     )
@@ -177,13 +179,6 @@ def convolve_channels_last(net: nn.Module) -> None:
 def in_step(method: nn.Module, device: torch.device) -> nn.Module:
     """``method`` whose gradients are the means over all processes."""
     return DistributedDataParallel(method, [device] if device.type == "cuda" else None, broadcast_buffers=False)
-
-
-def compile_backbones(method: nn.Module) -> None:
-    """torch.compile every backbone in place, once for each size of view; names of weights stay as they are."""
-    for module in method.modules():
-        if isinstance(module, Backbone):
-            module.compile(dynamic=False)
 
 
 def build_probe(around: Surroundings, method: Method[Any], device: torch.device) -> Probe | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import Backbone
+from .compiling import compile_backbones, new_graphs, uncompiled
 from .engine import take_step
 from .method import Views
 from .schedule import Step
@@ -47,6 +48,8 @@ class Bare:
         self.t = t
         calls = arrange(watch(t, views), len(views.index), grouped)
         copies = {id(call.net): copy.deepcopy(call.net).train() for call in calls}
+        if t.compiled:
+            compile_backbones(nn.ModuleList(copies.values()), t.compiled)
         self.passes = [
             (copies[id(call.net)], torch.randn(call.images, *call.shape, device=t.device), call.learns)
             for call in calls
@@ -56,6 +59,8 @@ class Bare:
         self.optimizer = torch.optim.SGD(params, lr=1e-6, foreach=True)
 
     def step(self) -> None:
+        if self.t.compiled == "graphs":
+            new_graphs()
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.t.device)
         with torch.autocast(self.t.device.type, self.t.dtype, enabled=self.t.dtype != torch.float32):
@@ -77,7 +82,8 @@ def watch(t: Training, views: Views) -> list[Call]:
         calls.append(Call(net, len(given[0]), tuple(given[0].shape[1:]), torch.is_grad_enabled()))
 
     hooks = [m.register_forward_hook(seen) for m in t.method.modules() if isinstance(m, Backbone)]
-    training_step(t, views)()
+    with uncompiled():  # compiled code does not look for hooks
+        training_step(t, views)()
     for hook in hooks:
         hook.remove()
     return calls

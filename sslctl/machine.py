@@ -7,13 +7,17 @@ import ctypes
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from .errors import MachineError, SpecError
+
+T = TypeVar("T", bound=Iterable[object])
 
 
 def choose_device(name: str) -> torch.device:
@@ -39,7 +43,11 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """What forward passes compute in; ``auto`` is bf16 where the device has instructions for it, and fp32 elsewhere."""
     if precision == "auto":
-        has = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and cpu_has_bf16()
+        has = (
+            torch.cuda.is_bf16_supported(including_emulation=False)
+            if device.type == "cuda"
+            else device.type == "cpu" and cpu_has_bf16()
+        )
         precision = "bf16" if has else "fp32"
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision not in dtypes:
@@ -93,6 +101,42 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(trim_threshold, 2**31 - 1)
         libc.mallopt(mmap_max, 0)
+
+
+def send(x: Tensor, device: torch.device) -> Tensor:
+    """``x`` on ``device``; to CUDA from pinned memory, or else this process would wait for the device."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
+class Beside:
+    """Work that CUDA does beside what it has in hand, on a stream of its own; other devices do it in its turn."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def __call__(self, make: Callable[[], T]) -> T:
+        """What ``make`` returns, ready for the device's current stream. It may use nothing that is made there."""
+        if self.stream is None:
+            return make()
+        with torch.cuda.stream(self.stream):
+            made = make()
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self.stream)
+        for x in _tensors(made):
+            x.record_stream(current)  # else its memory is taken for the next batch while a step still reads it
+        return made
+
+
+def _tensors(made: object) -> Iterator[Tensor]:
+    if isinstance(made, Tensor):
+        if made.is_cuda:
+            yield made
+    elif isinstance(made, list | tuple):
+        for part in made:
+            yield from _tensors(part)
 
 
 def choose_workers(asked: int | None) -> int:

@@ -15,7 +15,7 @@ from .checkpoint import DIVERGED_HINT
 from .data.loader import Batch
 from .diagnostics import REMEDY, Health, health
 from .errors import DivergedError, Exit
-from .machine import peak_memory
+from .machine import Beside, peak_memory
 from .method import Output, Views
 from .schedule import Step
 from .training import Training
@@ -41,6 +41,9 @@ class Meter:
     since: float = field(default_factory=time.perf_counter)
     collapsed: int = 0
 
+    def __post_init__(self) -> None:
+        self.beside = Beside(self.t.device)
+
     def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         while True:
             before = time.perf_counter()
@@ -52,7 +55,7 @@ class Meter:
 
     def views(self, batch: Batch) -> Views:
         before = time.perf_counter()
-        views = self.t.augment(batch, self.t.device)
+        views = self.beside(lambda: self.t.augment(batch, self.t.device))
         self.augmented += time.perf_counter() - before
         return views
 

@@ -149,8 +149,8 @@ class RunSpec(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool | None = Field(None, description="memory layout; by default for convolutional nets")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
-    compile: bool = Field(
-        False, description="torch.compile the backbones: faster steps on an accelerator after minutes of compiling"
+    compile: bool | Literal["graphs"] | None = Field(
+        None, description="torch.compile the backbones; graphs: as CUDA graphs too; by default on CUDA, in long runs"
     )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch; by default torch's own")
     seed: int = Field(0, ge=0, lt=2**31)

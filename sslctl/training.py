@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .checkpoint import Meta
+from .compiling import Compiled
 from .data.loader import Loader
 from .data.source import Source
 from .method import Method
@@ -33,6 +34,7 @@ class Training:
     weight_decay: Schedule
     device: torch.device
     dtype: torch.dtype
+    compiled: Compiled
     scaler: torch.amp.GradScaler
     total: int
     per_epoch: int

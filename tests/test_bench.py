@@ -58,7 +58,7 @@ def test_the_limit_is_the_passes_of_a_real_step(pictures, method, expected):
 def test_every_part_is_measured_and_adds_up(pictures):
     found = bench(training(small_spec(pictures)), rounds=1)
     for name, value in dataclasses.asdict(found).items():
-        assert name in ("workers", "precision") or value > 0, name
+        assert name in ("workers", "precision", "start") or value > 0, name
     assert found.objective == pytest.approx(max(0, found.step - found.encoder - found.update))
     assert 0 < found.share_of_peak < 1
     total = found.decode + found.crop + found.augment + found.step  # no worker: one after the other
@@ -146,10 +146,14 @@ def test_the_command_writes_nothing_and_prints_one_object(pictures, tmp_path, mo
 @pytest.mark.parametrize("method", ["simclr", "dino"])
 def test_compiled_backbones_train_alike(pictures, tmp_path, method):
     losses = {}
-    for compiled in (False, True):
+    for compiled in (False, True, "graphs"):
         t = training(small_spec(pictures, method, run={"compile": compiled}))
         with Run(tmp_path / f"{method}-{compiled}") as run:
             train(t, run, StopAfter(99), silent)
             losses[compiled] = [line["loss"] for line in run.lines()]
             assert checkpoint.load_encoder(run.last).meta["step"] == 6
-    assert losses[True] == pytest.approx(losses[False], rel=1e-4)
+    assert losses[True] == losses["graphs"] == pytest.approx(losses[False], rel=1e-4)
+    views = noise_views(t, 8)
+    Bare(t, views).step()
+    plain, compiled = (watch(training(small_spec(pictures, method, run={"compile": c})), views) for c in (False, True))
+    assert [call[1:] for call in plain] == [call[1:] for call in compiled], "compiled networks can be watched too"

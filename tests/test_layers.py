@@ -22,8 +22,8 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # From the ground up: a file imports only what stands before it, or its own package.
 ORDER = """
     errors files stop crops spec specfile schedule advice sinks machine distributed data views backbones vit_start
-    norms modules losses clusters method methods resolve optim checkpoint run diagnostics training meter saver engine
-    estimate evaluate exchange visualize build limit bench batch_size cli __main__
+    compiling norms modules losses clusters method methods resolve optim checkpoint run diagnostics training meter saver
+    engine estimate evaluate exchange visualize build limit bench batch_size cli __main__
 """.split()
 LIGHT = ["errors", "files", "stop", "crops", "spec", "specfile", "schedule", "advice", "sinks"]
 HEAVY = {"torch", "torchvision", "timm", "numpy", "sklearn", "scipy", "matplotlib", "PIL", "safetensors"}

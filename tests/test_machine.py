@@ -1,18 +1,12 @@
-"""What is taken from the machine: memory that stays, pages that an accelerator can fetch by itself."""
+"""What is taken from the machine: memory that stays."""
 
 from __future__ import annotations
 
 import resource
 
-import pytest
 import torch
 
-from sslctl.build import load_by, open_surroundings
 from sslctl.machine import keep_freed_memory, peak_memory
-from sslctl.resolve import resolve
-from sslctl.views.augment import Augment
-
-from .training import picture_folder, small_spec
 
 MIB = 1 << 20
 
@@ -35,10 +29,3 @@ def test_peak_memory_is_in_bytes_and_stays():
     assert after >= held.nbytes
     del held
     assert peak_memory(torch.device("cpu")) >= after
-
-
-@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
-def test_batches_for_cuda_are_pinned_so_that_copies_need_not_wait(tmp_path, device, pinned):
-    around = open_surroundings(resolve(small_spec(picture_folder(tmp_path))))
-    loader = load_by(around, Augment(around.plan, 0), 3, torch.device(device))(start_step=0)
-    assert loader.pin_memory is pinned

@@ -109,6 +109,7 @@ def _text(b: Bench, size: Size) -> str:
         f"loader    {loader}",
         f"augment   {ms(b.augment)} a batch, on the device",
         f"step      {ms(b.step)}, {b.ratio:.2f} times the bare encoder: {parts}",
+        *([f"compiled  in the first steps, {b.start:.3g} s"] if b.start else []),
         f"device    {b.share_of_peak:.0%} of the {b.peak_flops / 1e12:.3g} TFLOP/s of a product in {b.precision}",
         f"memory    {b.memory / 2**30:.2f} GiB at most{fits}",
         f"run       {b.rate:.4g} images/s",

@@ -82,6 +82,10 @@ def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
         output.note(f"{len(around.train)} images, {training.total} steps of {spec.run.batch_size}, into {directory}")
         if training.probe is not None:
             output.note(f"probe every {training.probe_every} steps on {around.spec.run.probe_data}; best: {run.best}")
+        if training.compiled:
+            output.note(
+                "networks are compiled: the first steps take a minute or two, less when torch has it in its cache"
+            )
         with Following(training, run) as following:
             meta = train(training, run, stop, following.report)
         last = run.last_line()

@@ -58,7 +58,6 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         fail_on_bad: bool = False,
-        pin_memory: bool = False,
         sizes: Sequence[int] | None = None,
         whole: bool = True,
     ) -> None:
@@ -71,7 +70,7 @@ class Loader:
         if not self.whole and geometric is None:
             raise ValueError("a source that is not in memory needs its crops made by geometric")
         self.source, self.geometric, self.workers = source, geometric, workers
-        self.fail_on_bad, self.pin_memory, self.sizes = fail_on_bad, pin_memory, sizes
+        self.fail_on_bad, self.sizes = fail_on_bad, sizes
         self.steps_per_epoch = len(source) // batch_size
         self.keys = StepKeys(
             len(source),
@@ -120,8 +119,6 @@ class Loader:
                     index = (index + 1) % len(array)
                 used.append(index)
             images = torch.from_numpy(array[used]).permute(0, 3, 1, 2)
-            if self.pin_memory:
-                images = images.pin_memory()
             yield _batch(self.source, keys, used, [], images, met)
 
     def _by_workers(self) -> Generator[Batch, None, None]:
@@ -163,8 +160,6 @@ class Loader:
         if made.place is not None:
             assert ring is not None
             crops = ring.lend(made.place)
-        if self.pin_memory:
-            crops = [view.pin_memory() for view in crops]
         return _batch(self.source, made.keys, made.used, crops, None, made.bad)
 
     def _start(self, loader: DataLoader[Any]) -> Iterator[Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .. import distributed
+from ..compiling import uncompiled
 from ..data import open_pair
 from ..data.source import NO_LABELS, Source
 from ..errors import CheckpointError, DataError, DivergedError
@@ -47,7 +48,8 @@ class Probe:
         Raises DivergedError where features are not finite.
         """
         try:
-            train, test = self._features(self.train), self._features(self.test)
+            with uncompiled():
+                train, test = self._features(self.train), self._features(self.test)
         except CheckpointError as e:
             raise DivergedError(f"step {step.index + 1}: {e.message}", "lower --lr, or --precision fp32") from e
         return distributed.by_first(lambda: _scores(train, test))

@@ -16,6 +16,7 @@ from ..data.decode import BadImage
 from ..data.source import Source
 from ..data.workers import start_worker
 from ..errors import CheckpointError
+from ..machine import send
 from ..views.evaluation import EvalTransform
 
 Unreadable = list[tuple[int, str]]  # positions of images in their set, and why
@@ -137,7 +138,7 @@ def _parts(
     if source.array is not None:
         for batch in batches:
             good = [i for i in batch if i not in source.bad]
-            images = torch.from_numpy(source.array[good]).permute(0, 3, 1, 2).to(device)
+            images = send(torch.from_numpy(source.array[good]).permute(0, 3, 1, 2), device)
             bad = [(i, source.bad[i]) for i in batch if i in source.bad]
             yield _Part(batch.stop, good, transform.batch(images) if good else None, bad)
         return
@@ -147,12 +148,11 @@ def _parts(
         num_workers=max(0, min(workers, len(batches) - 1)),  # no more than there are batches to share
         collate_fn=_collate,
         worker_init_fn=start_worker,
-        pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # otherwise it draws from the global one
     )
     for batch, (good, pixels, bad) in zip(batches, loader, strict=True):
         # Bytes until here: a quarter of the numbers through shared memory and to the device.
-        x = transform.normalise(pixels.to(device, non_blocking=True)) if good else None
+        x = transform.normalise(send(pixels, device)) if good else None
         yield _Part(batch.stop, good, x, bad)
 
 

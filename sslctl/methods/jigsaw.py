@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import distributed
 from ..errors import SpecError
+from ..machine import send
 from ..method import Facts, Group, Method, Output, Params, Views
 from ..modules import Encoder, encode, generator
 from ..schedule import Step
@@ -74,7 +75,7 @@ class Jigsaw(Method[JigsawParams]):
         labels = torch.randint(len(self.permutations), (everyone, g), generator=draw)
         shifts = torch.rand(everyone, g, n, 2, generator=draw)
         labels, shifts = (x.chunk(distributed.world_size())[distributed.rank()] for x in (labels, shifts))
-        labels, shifts = labels.to(views.index.device), shifts.to(views.index.device)
+        labels, shifts = send(labels, views.index.device), send(shifts, views.index.device)
 
         tiles = [tile for i, view in enumerate(views.globals) for tile in self.cut(view, shifts[:, i])]
         h, z = encode(self.student, tiles)  # (G * n, B, D), (G * n, B, E)

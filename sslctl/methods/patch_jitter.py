@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import distributed
+from ..machine import send
 from ..modules import generator
 from ..schedule import Step
 
@@ -25,7 +26,7 @@ def jitter_patches(patches: list[Tensor], strength: float, step: Step) -> list[T
     everyone = len(patches[0]) * world
     u = torch.rand(everyone, len(patches), 3, generator=generator(step)).chunk(world)[distributed.rank()]
     done = []
-    for x, draw in zip(patches, u.to(patches[0].device).unbind(1), strict=True):
+    for x, draw in zip(patches, send(u, patches[0].device).unbind(1), strict=True):
         channel = (draw[:, 0] * x.shape[1]).long()
         grey = x[torch.arange(len(x), device=x.device), channel][:, None]  # (B, 1, S, S)
         contrast, brightness = (strength * (2 * draw[:, 1:] - 1)).T[..., None, None, None]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.loader import Batch
+from ..machine import send
 from . import geometric, photometric
 from .colour import on_device
 from .keyed import uniforms
@@ -62,14 +63,14 @@ class Augment:
     def __call__(self, batch: Batch, device: torch.device) -> Views:
         """The views of ``batch`` on ``device``: float32 (B, 3, S, S), normalised."""
         made: list[Tensor] = [torch.empty(0)] * len(self.plan.all)
-        images = None if batch.images is None else batch.images.to(device, non_blocking=True).contiguous()
+        images = None if batch.images is None else send(batch.images, device).contiguous()
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             for view, positions in self._alike.items():
                 for position, x in zip(positions, self._make(view, positions, batch, images, device), strict=True):
                     made[position] = x
         n = len(self.plan.globals)
-        labels = None if batch.labels is None else batch.labels.to(device, non_blocking=True)
-        return Views(made[:n], made[n:], batch.index.to(device, non_blocking=True), labels)
+        labels = None if batch.labels is None else send(batch.labels, device)
+        return Views(made[:n], made[n:], send(batch.index, device), labels)
 
     def _make(
         self, view: ViewSpec, positions: list[int], batch: Batch, images: Tensor | None, device: torch.device
@@ -84,7 +85,7 @@ class Augment:
 
         pixels: Callable[[slice], Tensor]
         if images is None:
-            crops = torch.cat([batch.crops[p].to(device, non_blocking=True) for p in positions])
+            crops = torch.cat([send(batch.crops[p], device) for p in positions])
             largest = view.size**2
 
             def pixels(piece: slice) -> Tensor:

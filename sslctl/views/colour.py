@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..machine import send
+
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.floating]
 
@@ -135,7 +137,7 @@ def where_chosen(x: Tensor, chosen: Flags, change: Callable[[Tensor, Any], Tenso
 
 
 def on_device(values: NDArray[Any], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
+    return send(torch.from_numpy(np.ascontiguousarray(values)), device)
 
 
 def column(values: NDArray[Any], x: Tensor) -> Tensor:
