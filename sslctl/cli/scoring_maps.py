@@ -1,4 +1,4 @@
-"""``attn-map --masks``: maps of an encoder beside those of random weights and of the middle of the image."""
+"""``attn-map --masks``: maps of an encoder beside those of random weights, of these as sharp, and of the middle."""
 
 from __future__ import annotations
 
@@ -9,45 +9,57 @@ from . import output
 from .evaluating import progress
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..checkpoint import LoadedEncoder
     from ..data import Source
-    from ..visualize.attention import Look
+    from ..visualize.attention import AttentionMaps, Look
+    from ..visualize.localisation import Eyes
 
-OWN, RANDOM, CENTRE = "this encoder", "random weights", "centre prior"
+OWN, RANDOM, SHARP, CENTRE = "this encoder", "random weights", "random, as sharp", "centre prior"
 
 
 def score_masks(
     encoder: LoadedEncoder, source: Source, masks: Path, look: Look
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Scores of the maps by the true ``masks``, ready for JSON, and the images that cannot be read."""
-    from ..evaluate.baselines import random_backbone
-    from ..visualize.attention import attention_maps
-    from ..visualize.localisation import centre_prior, gain, localise, rows
+    from ..visualize.localisation import gain, localise, rows
     from ..visualize.truth import Truth
 
-    net = encoder.backbone
-    fresh = random_backbone(encoder.spec.backbone, encoder.meta["image"]["size"]).to(next(net.parameters()))
     truth = Truth(masks)
     output.note(f"{look.kind} maps of {encoder.spec.backbone.arch} against the masks in {masks}")
-    found, failed = localise(
-        source,
-        truth,
-        {
-            OWN: lambda image: attention_maps(net, image, look),
-            RANDOM: lambda image: attention_maps(fresh, image, look),
-            CENTRE: lambda image: centre_prior(image, look, net.stride),
-        },
-        progress(),
-    )
+    found, failed = localise(source, truth, _eyes(encoder, look), progress())
     if truth.missing:
         output.warn(f"{len(truth.missing)} images have no mask and are left out, the first: {truth.missing[0]}")
-    gains = {name: gain(found[OWN], found[name]) for name in (RANDOM, CENTRE)}
+    gains = {name: gain(found[OWN], found[name]) for name in (RANDOM, SHARP, CENTRE)}
     return {
         "scored": len(found[OWN]["best head"]["jaccard"]),
         "without_mask": len(truth.missing),
         "scores": {name: [row.as_dict() for row in rows(part)] for name, part in found.items()},
         "gains": {name: {"jaccard": v, "interval": [low, high]} for name, (v, low, high) in gains.items()},
     }, failed
+
+
+def _eyes(encoder: LoadedEncoder, look: Look) -> Eyes:
+    """The maps of ``encoder`` and those beside which they stand."""
+    from ..evaluate.baselines import random_backbone
+    from ..visualize.attention import attention_maps
+    from ..visualize.localisation import as_sharp, centre_prior
+
+    net = encoder.backbone
+    fresh = random_backbone(encoder.spec.backbone, encoder.meta["image"]["size"]).to(next(net.parameters()))
+
+    def eyes(image: NDArray[np.uint8]) -> dict[str, AttentionMaps]:
+        own, random = attention_maps(net, image, look), attention_maps(fresh, image, look)
+        return {
+            OWN: own,
+            RANDOM: random,
+            SHARP: as_sharp(random, own),
+            CENTRE: centre_prior(image, look, net.stride),
+        }
+
+    return eyes
 
 
 def describe(scores: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..evaluate.score import Z95, wilson
 from .attention import AttentionMaps, Look, fit_area, mass_mask
 from .truth import Truth
 
-Eye = Callable[[NDArray[np.uint8]], AttentionMaps]
+Eyes = Callable[[NDArray[np.uint8]], Mapping[str, AttentionMaps]]  # maps of an image, by who looks
 Box = tuple[int, int, int, int]  # top, left, bottom, right; the last two outside
 
 CENTRE = 0.3  # standard deviation of the centre prior, in sides of the image; of 0.2, 0.25, 0.3, 0.5 the best on stamps
@@ -47,14 +47,14 @@ Found = dict[str, dict[str, list[float]]]  # map -> measure -> a number for each
 def localise(
     source: Source,
     truth: Truth,
-    eyes: Mapping[str, Eye],
+    eyes: Eyes,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, Found], list[dict[str, str]]]:
     """What each of ``eyes`` scores on every image that has a mask, and the images or masks that cannot be read.
 
     One image in memory at a time, decoded once. Raises DataError where nothing could be scored.
     """
-    found: dict[str, Found] = {name: defaultdict(lambda: defaultdict(list)) for name in eyes}
+    found: dict[str, Found] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     failed: list[dict[str, str]] = []
     pairs = truth.pairs(source)
     for done, (i, path) in enumerate(pairs, 1):
@@ -63,8 +63,8 @@ def localise(
         except BadImage as e:
             failed.append({"image": source.item_name(i), "reason": e.reason})
             continue
-        for name, eye in eyes.items():
-            for row, values in judge(eye(image), objects).items():
+        for name, maps in eyes(image).items():
+            for row, values in judge(maps, objects).items():
                 for key, value in values.items():
                     found[name][row][key].append(value)
         progress(done, len(pairs))
@@ -145,6 +145,30 @@ def centre_prior(image: NDArray[np.uint8], look: Look, side: int) -> AttentionMa
     across = [((torch.arange(-(-n // side)) + 0.5) * side / n - 0.5) / CENTRE for n in lengths]
     down, right = (torch.exp(-(x**2) / 2) for x in across)
     return AttentionMaps(shown.permute(1, 2, 0).numpy(), (down[:, None] * right)[None], side, look.share)
+
+
+def entropy(maps: Tensor) -> Tensor:
+    """How evenly each map spreads, in nats: (maps, h, w) -> (maps,), ln(h w) where all places have as much."""
+    p = maps.double().flatten(1)
+    p = p / p.sum(1, keepdim=True)
+    return -torch.xlogy(p, p).sum(1)
+
+
+def as_sharp(maps: AttentionMaps, other: AttentionMaps) -> AttentionMaps:
+    """``maps`` raised to the power at which their mean entropy is that of ``other``, maps of the same image.
+
+    Of attention that is a factor on its logits: exp(s) to the power b is exp(b s), and a softmax divides by the sum.
+    """
+    logits, wanted = maps.raw.double().clamp_min(1e-30).log().flatten(1), float(entropy(other.raw).mean())
+    low, high = -10.0, 20.0  # of the power's binary logarithm; entropy falls with it
+
+    def sharpened(exponent: float) -> Tensor:
+        return torch.softmax(2**exponent * logits, 1).view(maps.raw.shape)
+
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(entropy(sharpened(middle)).mean()) > wanted else (low, middle)
+    return replace(maps, raw=sharpened(high).float())
 
 
 def rows(found: Found) -> list[Row]:

@@ -69,18 +69,22 @@ def test_masks_score_the_maps_beside_random_weights_and_the_middle(flags_vit: Pa
     assert (found["scored"], found["without_mask"]) == (4, 1)
     assert [entry["reason"].split(" cannot")[0] for entry in found["failed"]] == ["mask 4.png"]
     scores = {name: {row["map"]: row for row in part} for name, part in found["scores"].items()}
-    assert list(scores) == ["this encoder", "random weights", "centre prior"]
+    assert list(scores) == ["this encoder", "random weights", "random, as sharp", "centre prior"]
     assert list(scores["this encoder"]) == ["head 0", "head 1", "mean", "union", "best head"]
     centre = scores["centre prior"]["map"]
     assert centre["jaccard"]["value"] > 0.5 and centre["corloc"]["value"] == centre["pointing"]["value"] == 1
     assert centre["corloc"]["interval"][0] < 0.6  # four images say little
     best = scores["this encoder"]["best head"]["jaccard"]["value"]
     assert best >= max(scores["this encoder"][f"head {i}"]["jaccard"]["value"] for i in range(2))
+    plain, sharp = (scores[name]["head 0"] for name in ("random weights", "random, as sharp"))
+    assert sharp["pointing"] == plain["pointing"]  # the largest stays the largest
+    assert sharp["jaccard"]["value"] == pytest.approx(plain["jaccard"]["value"], abs=0.1)  # two steps sharpen little
+    assert list(found["gains"]) == ["random weights", "random, as sharp", "centre prior"]
     gain = found["gains"]["centre prior"]
     assert gain["jaccard"] == pytest.approx(best - centre["jaccard"]["value"])
     assert "out" not in found  # scores alone, no pictures
     text = call(*words).stdout
-    assert "centre prior    map        " in text and "Jaccard of the best head above centre prior: -" in text
+    assert "centre prior      map        " in text and "Jaccard of the best head above centre prior: -" in text
     none = call("attn-map", flags_vit, tmp_path / "in", "--masks", tmp_path / "in" / "nowhere")
     assert none.exit_code == 3 and "no such folder" in none.stderr
 

@@ -16,9 +16,11 @@ from sslctl.errors import DataError
 from sslctl.visualize.attention import AttentionMaps, Look
 from sslctl.visualize.localisation import (
     BEST,
+    as_sharp,
     box,
     box_overlap,
     centre_prior,
+    entropy,
     gain,
     interval,
     jaccard,
@@ -98,6 +100,29 @@ def test_the_centre_prior_lies_in_the_middle_of_any_image() -> None:
     assert middle == pytest.approx([height / 2, width / 2], abs=2)
 
 
+def test_even_maps_are_made_as_sharp_as_others_by_a_factor_on_their_logits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores, other = torch.randn(3, 6, 5, generator=generator), torch.randn(4, 6, 5, generator=generator)
+
+    def attention(logits: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(logits.flatten(1), 1).view(logits.shape)
+
+    assert entropy(torch.ones(2, 6, 5)) == pytest.approx(torch.full((2,), np.log(30)))
+    even, sharp = maps_of(0.7 * attention(0.1 * scores)), maps_of(attention(5 * scores))  # [CLS] keeps the rest
+    made = as_sharp(even, sharp).raw
+    torch.testing.assert_close(made, sharp.raw, rtol=1e-4, atol=1e-7)
+    back = as_sharp(sharp, even).raw
+    torch.testing.assert_close(back, even.raw / 0.7, rtol=1e-3, atol=0)
+    as_others = as_sharp(even, maps_of(attention(3 * other))).raw
+    assert float(entropy(as_others).mean()) == pytest.approx(float(entropy(attention(3 * other)).mean()), rel=1e-6)
+    holes = torch.zeros(1, 6, 5)  # as of grad-cam, which leaves places out
+    holes[0, 2, 1:3] = torch.tensor([1.0, 2.0])
+    assert (
+        torch.isfinite(as_sharp(even, maps_of(holes)).raw).all()
+        and torch.isfinite(as_sharp(maps_of(holes), even).raw).all()
+    )
+
+
 def test_intervals_and_gains_are_over_images() -> None:
     values = [0.2, 0.4, 0.9, 0.5]
     mean, low, high = interval("jaccard", values)
@@ -131,4 +156,4 @@ def test_masks_are_found_by_path_or_by_a_name_of_their_own(tmp_path: Path) -> No
     with pytest.raises(DataError, match="none of its 4 masks is of in"):
         truth.pairs(FileSource("in", str(tmp_path), ["z.jpg"]))
     with pytest.raises(DataError, match="can be read"):  # masks are there, images are not
-        localise(source, truth, {"prior": lambda image: centre_prior(image, LOOK, 8)})
+        localise(source, truth, lambda image: {"prior": centre_prior(image, LOOK, 8)})
