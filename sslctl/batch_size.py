@@ -92,20 +92,21 @@ def find_batch(
 ) -> Found:
     """Try batches of 4, 8, 16, … images, times what a batch must be a multiple of, until one does not fit.
 
-    Each trial is the run itself at that size, built anew: real images, augmentation, step and optimizer. Before it, the
-    memory it needs is foretold from the smaller ones, and it is left out where that is more than FILL of what there is:
-    a CPU's memory must not run out. None is larger than ``most``, or than the spec's own batch where free memory is not
-    known. Raises SpecError on several processes.
+    Each trial is the run itself at that size, built anew: real images, augmentation, step and optimizer; only nothing
+    is compiled, which takes minutes for every size. Before it, the memory it needs is foretold from the smaller ones,
+    and it is left out where that is more than FILL of what there is: a CPU's memory must not run out. None is larger
+    than ``most``, or than the spec's own batch where free memory is not known. Raises SpecError on several processes.
     """
     if distributed.world_size() > 1:
         raise SpecError("one process looks for the largest batch, not several", "start it without torchrun")
+    around = with_run(around, compile=False)
     spec, trials = around.spec, list[Trial]()
     device = choose_device(spec.run.device)
     most = min(len(around.train), most or len(around.train))
     if room(device) is None:
         most = min(most, spec.run.batch_size)
     batch = LEAST * spec.optim.accumulate * int(spec.method_params().get("norm_groups", 1))
-    size = estimate(build(with_batch(around, min(batch, most))))
+    size = estimate(build(with_run(around, batch_size=min(batch, most))))
     ended = None
     while ended is None:
         ended = _too_many(batch, most) or _too_slow(batch, trials) or _too_large(batch, trials, size.per_image, device)
@@ -120,9 +121,9 @@ def find_batch(
     return Found(trials, *ended, room(device), size.views)
 
 
-def with_batch(around: Surroundings, batch: int) -> Surroundings:
-    """``around`` for a run of that batch size."""
-    run = around.spec.run.model_copy(update={"batch_size": batch})
+def with_run(around: Surroundings, **changes: object) -> Surroundings:
+    """``around`` for a run with ``changes`` to its section ``run``."""
+    run = around.spec.run.model_copy(update=changes)
     return replace(around, spec=around.spec.model_copy(update={"run": run}))
 
 
@@ -176,7 +177,7 @@ def _try(around: Surroundings, batch: int, trials: list[Trial], device: torch.de
         torch.cuda.reset_peak_memory_stats(device)
     seconds = 0.1 if not trials else batch / trials[-1].rate
     try:
-        t = build(with_batch(around, batch))
+        t = build(with_run(around, batch_size=batch))
         _, _, images = time_loading(t)
         took = race(
             {"step": lambda: training_step(t, t.augment(images, device))()}, device, max(1, min(5, int(2 / seconds)))
