@@ -1,6 +1,7 @@
 """The rows of docs/benchmarks.md that need an accelerator: step beside the bare encoder, rates of whole runs, waiting.
 
-    python benchmarks/gpu.py step             step ÷ bare compiled encoder, images/s, share of augmentation
+    python benchmarks/gpu.py step             step ÷ bare compiled encoder, images/s, share of augmentation, what
+                                              compiling gains and costs
     python benchmarks/gpu.py waits            whether a step makes the host wait for the device (CUDA tells)
     python benchmarks/gpu.py small            a whole run on 50 000 images of 32 px: seconds an epoch
     python benchmarks/gpu.py photos FOLDER    whole runs on photographs, beside the same steps on noise
@@ -17,6 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -40,9 +42,9 @@ ROWS: dict[str, Row] = {
     "small": ("simclr", "resnet18", "2x32", 512, ("backbone.stem=small",)),
 }
 QUICK: dict[str, Row] = {
-    "photos": ("simclr", "resnet10t", "2x64", 8, ()),
-    "dino": ("dino", "vit_tiny_patch16_224", "2x64+2x32", 4, ("method.prototypes=512",)),
-    "small": ("simclr", "resnet10t", "2x32", 32, ("backbone.stem=small",)),
+    "photos": ("simclr", "resnet18", "2x96", 16, ()),
+    "dino": ("dino", "vit_tiny_patch16_224", "2x96+4x48", 8, ("method.prototypes=2048",)),
+    "small": ("simclr", "resnet18", "2x32", 64, ("backbone.stem=small",)),
 }
 IMAGES = 50_000
 
@@ -61,18 +63,27 @@ def crops(t: Training) -> Batch:
 
 
 def step(rows: dict[str, Row], compiled: str, rounds: int) -> None:
-    sys.stdout.write("| method | encoder | views | batch | images/s | step ÷ bare encoder | augmentation ÷ step |\n")
-    sys.stdout.write("|---|---|---|---|---|---|---|\n")
+    heads = ["method", "encoder", "views", "batch", "images/s", "step ÷ bare encoder", "augmentation ÷ step"]
+    heads += ["plain step ÷ compiled", "first two steps, s"] if compiled != "false" else []
+    sys.stdout.write(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|\n")
     for row in rows.values():
         t = open_row(row, compiled)
         batch, views = crops(t), noise_views(t, t.spec.run.batch_size)
         contenders = {"ours": training_step(t, views), "bare": Bare(t, views).step}
         contenders["augment"] = lambda t=t, batch=batch: t.augment(batch, t.device)  # type: ignore[misc]
-        found = race(contenders, t.device, rounds)
+        begun = time.perf_counter()
+        race({"ours": contenders["ours"]}, t.device, 0)
+        first = time.perf_counter() - begun
+        if compiled != "false":
+            contenders["plain"] = training_step(open_row(row, "false"), views)
+        found = race(contenders, t.device, rounds, time.process_time if t.device.type == "cpu" else time.perf_counter)
         ours, bare, augment = (found[name] for name in ("ours", "bare", "augment"))
         ratio = median(a / b for a, b in zip(ours, bare, strict=True))
         share = median(a / b for a, b in zip(augment, ours, strict=True))
         cells = [*row[:3], str(row[3]), f"{row[3] / median(ours):.0f}", f"{ratio:.2f}", f"{share:.2f}"]
+        if compiled != "false":
+            gain = median(a / b for a, b in zip(found["plain"], ours, strict=True))
+            cells += [f"{gain:.2f}", f"{first:.0f}"]
         sys.stdout.write(f"| {' | '.join(cells)} |\n")
         sys.stdout.flush()
 

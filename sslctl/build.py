@@ -25,7 +25,7 @@ from .data.source import FileSource, Source
 from .data.unreadable import next_readable
 from .errors import DataError, SpecError
 from .evaluate.probe import Probe, open_probe
-from .machine import choose_device, choose_dtype, choose_workers, keep_freed_memory
+from .machine import choose_device, choose_dtype, choose_workers, settle
 from .method import Facts, Method
 from .methods import load_method
 from .norms import share_statistics
@@ -112,8 +112,7 @@ def build(around: Surroundings) -> Training:
     if spec.run.threads is not None:
         torch.set_num_threads(spec.run.threads)
     device = choose_device(spec.run.device)
-    if device.type == "cpu":
-        keep_freed_memory()
+    settle(device)
     dtype = choose_dtype(spec.run.precision, device)
     refuse_batch(spec, len(source))
     method = build_method(spec, plan, len(source), len(source.classes)).to(device)

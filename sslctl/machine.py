@@ -90,6 +90,14 @@ def _keeps_float32() -> bool:
     return float(error.abs().max()) < 1e-4  # bfloat16 errs by 1e-1 here
 
 
+def settle(device: torch.device) -> None:
+    """Have torch make the most of ``device``: on CUDA it tries which of cuDNN's convolutions is fastest."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    elif device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
 def keep_freed_memory() -> None:
     """Let this process, and those it forks, keep the memory that tensors on the CPU leave, for the next ones.
 
