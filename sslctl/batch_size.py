@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from . import distributed
 from .bench import time_loading
 from .build import Surroundings, build
-from .errors import SpecError, ran_out_of_memory
+from .errors import MachineError, SpecError, ran_out_of_memory
 from .estimate import FILL, estimate, parts_that_fit
 from .limit import race, training_step
 from .machine import choose_device, free_memory, peak_memory
@@ -46,7 +46,7 @@ class Trial:
 class Found:
     """``trials`` by growing batch; ``ended`` by memory, images or time, ``reason`` in words.
 
-    ``room``: bytes that may be filled, None where unknown; ``views``: bytes of the views of an image.
+    ``room``: bytes that may be filled, None where unknown; ``views`` of an image in bytes; ``per_image``, the estimate.
     """
 
     trials: list[Trial]
@@ -54,6 +54,7 @@ class Found:
     reason: str
     room: int | None
     views: int
+    per_image: int = 0
 
     @property
     def largest(self) -> int | None:
@@ -84,41 +85,59 @@ class Found:
     def as_dict(self) -> dict[str, Any]:
         trials = [asdict(trial) | {"images_per_second": trial.rate} for trial in self.trials]
         answer = {"largest_batch_tried": self.largest, "steady_from": self.enough, "room_bytes": self.room}
+        answer["image_bytes_estimated"] = self.per_image
         return {"trials": trials, **answer, "ended_by": self.ended, "reason": self.reason}
 
 
 def find_batch(
-    around: Surroundings, most: int | None = None, tell: Callable[[Trial], None] = lambda trial: None
+    around: Surroundings, upto: int | None = None, tell: Callable[[Trial], None] = lambda trial: None
 ) -> Found:
     """Try batches of 4, 8, 16, … images, times what a batch must be a multiple of, until one does not fit.
 
     Each trial is the run itself at that size, built anew: real images, augmentation, step and optimizer; only nothing
     is compiled, which takes minutes for every size. Before it, the memory it needs is foretold from the smaller ones,
-    and it is left out where that is more than FILL of what there is: a CPU's memory must not run out. None is larger
-    than ``most``, or than the spec's own batch where free memory is not known. Raises SpecError on several processes.
+    and it is left out where that is more than FILL of what there is: a CPU's memory must not run out. The last is
+    ``upto`` itself where that is said, and the spec's own batch where free memory is not known. Raises SpecError on
+    several processes.
     """
     if distributed.world_size() > 1:
-        raise SpecError("one process looks for the largest batch, not several", "start it without torchrun")
+        hint = "sslctl bench --find-batch on one device, then --batch-size with so many for each"
+        raise SpecError("one process looks for the largest batch, not several", hint)
     around = with_run(around, compile=False)
     spec, trials = around.spec, list[Trial]()
     device = choose_device(spec.run.device)
-    most = min(len(around.train), most or len(around.train))
     if room(device) is None:
-        most = min(most, spec.run.batch_size)
-    batch = LEAST * spec.optim.accumulate * int(spec.method_params().get("norm_groups", 1))
-    size = estimate(build(with_run(around, batch_size=min(batch, most))))
-    ended = None
-    while ended is None:
-        ended = _too_many(batch, most) or _too_slow(batch, trials) or _too_large(batch, trials, size.per_image, device)
-        if ended is None:
-            trial = _try(around, batch, trials, device)
-            if trial is None:
-                ended = "memory", f"{batch} images ran out of memory"
-            else:
-                trials.append(trial)
-                tell(trial)
-                batch *= 2
-    return Found(trials, *ended, room(device), size.views)
+        upto = upto or spec.run.batch_size
+    least = LEAST * spec.optim.accumulate * int(spec.method_params().get("norm_groups", 1))
+    most = min(len(around.train), upto or len(around.train))
+    sizes = list(takewhile(lambda n: n <= most, (least * 2**k for k in count())))
+    if most == upto and most not in sizes:
+        sizes.append(most)
+    size = estimate(build(with_run(around, batch_size=min(least, most))))
+    ended = "images", f"a larger one would have more than {most} images"
+    for batch in sizes:
+        obstacle = _too_slow(batch, trials) or _too_large(batch, trials, size.per_image, device)
+        trial = None if obstacle else _try(around, batch, trials, device)
+        if trial is None:
+            ended = obstacle or ("memory", f"{batch} images ran out of memory")
+            break
+        trials.append(trial)
+        tell(trial)
+    return Found(trials, *ended, room(device), size.views, size.per_image)
+
+
+def batch_that_fits(around: Surroundings, tell: Callable[[Trial], None] = lambda trial: None) -> tuple[int, Found]:
+    """The spec's own batch where it fits into memory, or else the largest that was found to; and what was found.
+
+    Raises MachineError where nothing fits, and what `find_batch` raises.
+    """
+    own = around.spec.run.batch_size
+    found = find_batch(around, own, tell)
+    if found.ended == "time" and (found.room is None or foretell(own, found.trials, found.per_image) <= found.room):
+        return own, found  # too slow to be tried whole, which is no reason against it
+    if found.largest is None:
+        raise MachineError(f"--batch-size auto: {found.reason}", "smaller views (--multi-crop) or --arch")
+    return found.largest, found
 
 
 def with_run(around: Surroundings, **changes: object) -> Surroundings:
@@ -153,10 +172,6 @@ def _held(device: torch.device) -> int:
     with suppress(OSError, ValueError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
-
-
-def _too_many(batch: int, limit: int) -> tuple[str, str] | None:
-    return ("images", f"the next would have {batch} images, more than {limit}") if batch > limit else None
 
 
 def _too_slow(batch: int, trials: list[Trial]) -> tuple[str, str] | None:

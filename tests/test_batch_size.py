@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from sslctl import batch_size
-from sslctl.batch_size import Found, Trial, find_batch, foretell
+from sslctl.batch_size import Found, Trial, batch_that_fits, find_batch, foretell
 from sslctl.build import open_surroundings
 from sslctl.errors import SpecError
 from sslctl.estimate import FILL, Size, estimate, parts_that_fit
@@ -50,13 +51,13 @@ def test_sizes_double_until_there_are_no_more_images(pictures, wide):
     assert all(trial.rate == trial.batch / trial.seconds > 0 for trial in told)
     memory = [trial.memory for trial in told]
     assert memory == sorted(memory) and memory[0] > 100 * MIB  # the process, torch included
-    assert find_batch(surroundings(pictures), most=5).largest == 4
+    assert [t.batch for t in find_batch(surroundings(pictures), upto=6).trials] == [4, 6]
 
 
 def test_a_batch_is_a_multiple_of_passes_and_of_groups_of_batch_norm(pictures):
     user = small_spec(pictures, "moco-v2", "sgd", optim={"accumulate": 2})
     user["method"] |= {"norm_groups": 2, "queue": 8}
-    assert [trial.batch for trial in find_batch(open_surroundings(resolve(user)), most=16).trials] == [16]
+    assert [trial.batch for trial in find_batch(open_surroundings(resolve(user)), upto=16).trials] == [16]
 
 
 def test_it_is_near_the_estimate_and_foretold(wide):
@@ -182,6 +183,34 @@ def test_a_run_without_memory_is_told_what_to_type(pictures, tmp_path, monkeypat
     assert done.exit_code == 5, done.stderr
     error = json.loads(done.stdout)["error"]
     assert error["message"] == "out of memory" and "--find-batch" in error["hint"]
+
+
+def test_auto_becomes_a_number_with_which_the_run_goes_on(pictures, tmp_path, monkeypatch):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump(small_spec(pictures, run={"batch_size": 6, "steps": 2})))
+    words = ("pretrain", "--spec", spec, "--out")
+    done = call(*words, tmp_path / "auto", "--batch-size", "auto")
+    assert done.exit_code == 0 and "--batch-size auto: 6\n" in done.stderr  # of 36 images, 6 fit
+    assert call(*words, tmp_path / "plain").exit_code == 0
+    a, b = (load_file(tmp_path / name / "checkpoints" / "last.safetensors") for name in ("auto", "plain"))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+    monkeypatch.setattr(batch_size, "free_memory", lambda device: 0)  # nothing fits any more, and none is asked
+    again = call(*words, tmp_path / "auto", "--batch-size", "auto", "--set", "run.batch_size=8")
+    assert again.exit_code == 0 and "--batch-size auto: 6, as in" in again.stderr
+    fresh = call(*words, tmp_path / "auto", "--batch-size", "auto", "--fresh")
+    assert fresh.exit_code == 5 and "4 images would need" in fresh.stderr
+    assert call(*words[:-1], "--batch-size", "auto", "--dry-run").exit_code == 2  # which run would go on?
+    assert call(*words[:-1], "--batch-size", "many", "--dry-run").exit_code == 2
+
+
+def test_auto_is_less_than_the_recipe_s_only_where_memory_says_so(pictures, monkeypatch):
+    around = surroundings(pictures, run={"batch_size": 32})
+    monkeypatch.setattr(batch_size, "SLOW", 1e-9)
+    assert batch_that_fits(around)[0] == 32  # too slow to try, not too large
+    monkeypatch.setattr(batch_size, "estimate", lambda t: Size(1, 1, 0, 1 << 50, 1, None))
+    monkeypatch.setattr(batch_size, "_too_large", lambda *_: None)
+    assert batch_that_fits(around)[0] == 4
 
 
 FULL = Found([Trial(4, 0.4, 1040), Trial(8, 0.8, 1080)], "memory", "because", 1100, 0)

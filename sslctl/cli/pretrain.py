@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..advice import derivation, warnings
-from ..errors import CheckpointError
+from ..errors import CheckpointError, SpecError
 from ..sinks import require
 from ..spec import Spec
+from ..specfile import check_spec, read_spec_file
 from . import output
 from .following import Following
 from .options import Json
 from .progress import describe_typical, typical
-from .spec_options import open_with_notes, option, takes_spec
+from .spec_options import AUTO, BatchSizeOrAuto, open_with_notes, option, takes_spec
 
 if TYPE_CHECKING:
+    from ..build import Surroundings
     from ..estimate import Size
+
+    Settle = Callable[[Surroundings], Surroundings]
 
 
 @takes_spec
@@ -30,6 +36,7 @@ def pretrain(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and write nothing.")] = False,
     preview: Annotated[Path | None, option("Write a PNG of some images' views, and stop.")] = None,
+    batch_size: BatchSizeOrAuto = None,
     as_json: Json = False,
 ) -> None:
     """Learn an encoder from unlabelled images.
@@ -44,17 +51,44 @@ def pretrain(
 
       sslctl pretrain --data photos/ --method dino --probe-data labelled/ --probe-every 500
 
+      sslctl pretrain --data photos/ --method simclr --recipe resnet50 --batch-size auto --out runs/photos
+
       sslctl pretrain --spec runs/swav-resnet18-demo-1a2b3c/spec.yaml --set optim.lr=0.3 --out runs/lower
     """
+    settle = partial(_settle_batch, resume=resume) if batch_size == AUTO else _as_it_is
     if preview is not None:
         _preview(spec, preview, as_json)
     elif dry_run:
-        _dry_run(spec, as_json)
+        _dry_run(spec, settle, as_json)
     else:
-        _train(spec, resume, as_json)
+        _train(spec, resume, settle, as_json)
 
 
-def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
+def _as_it_is(around: Surroundings) -> Surroundings:
+    return around
+
+
+def _settle_batch(around: Surroundings, resume: bool | None) -> Surroundings:
+    """``around`` with the batch of the run that stands in ``--out``, or with one that fits: a number, from then on."""
+    from ..batch_size import batch_that_fits, with_run
+
+    spec = around.spec
+    if spec.run.out is None:
+        raise SpecError("--batch-size auto: without --out the same command could not go on", "add --out runs/NAME")
+    stands = Path(spec.run.out) / "spec.yaml"
+    if resume is not False and stands.exists():
+        batch = check_spec(read_spec_file(stands)).run.batch_size
+        output.note(f"--batch-size auto: {batch}, as in {stands}")
+        return with_run(around, batch_size=batch)
+    output.note(f"--batch-size auto: trying {spec.run.batch_size} or what fits")
+    batch, found = batch_that_fits(around, lambda trial: output.detail(f"{trial.batch} images fit"))
+    keep = found.accumulate(spec)
+    other = f"; --set optim.accumulate={keep} would keep {spec.run.batch_size}" if keep else ""
+    output.note(f"--batch-size auto: {batch}{other}")
+    return with_run(around, batch_size=batch)
+
+
+def _train(spec: Spec, resume: bool | None, settle: Settle, as_json: bool) -> None:
     output.note(f"{spec.method.name} · {spec.backbone.arch} · {spec.data.path}")
     require(spec.run.log_to)
 
@@ -67,7 +101,7 @@ def _train(spec: Spec, resume: bool | None, as_json: bool) -> None:
     from ..stop import StopRequest
 
     distributed.join(choose_device(spec.run.device))
-    around = open_with_notes(spec)
+    around = open_with_notes(spec, settle)
 
     directory = Path(around.spec.run.out) if around.spec.run.out else default_directory(around.spec)
     if resume is False:
@@ -115,8 +149,8 @@ def _say_memory(size: Size) -> None:
         output.warn("this may not fit into memory, whatever the batch: smaller views (--multi-crop) or --arch")
 
 
-def _dry_run(spec: Spec, as_json: bool) -> None:
-    around = open_with_notes(spec)
+def _dry_run(spec: Spec, settle: Settle, as_json: bool) -> None:
+    around = open_with_notes(spec, settle)
 
     from ..build import build
     from ..estimate import estimate

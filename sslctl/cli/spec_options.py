@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,9 @@ from .options import Download, takes
 
 if TYPE_CHECKING:
     from ..build import Surroundings
+
+
+AUTO = "auto"
 
 
 def option(help_: str, *names: str) -> Any:
@@ -59,7 +63,7 @@ def spec_from(
             "run": {
                 "epochs": epochs,
                 "steps": steps,
-                "batch_size": batch_size,
+                "batch_size": batch_size if isinstance(batch_size, int) else None,  # AUTO is settled later
                 "precision": precision,
                 "device": device,
                 "seed": seed,
@@ -93,13 +97,33 @@ def _resolve(user: Data, recipe: str | None) -> Spec:
 takes_spec = takes("spec", spec_from)
 
 
-def open_with_notes(spec: Spec) -> Surroundings:
-    """The data and views that ``spec`` means; what was chosen, and what is known to fail, said on stderr."""
+def number_or_auto(word: str) -> int | str:
+    return AUTO if word == AUTO else int(word)
+
+
+BatchSizeOrAuto = Annotated[
+    Any,
+    typer.Option(
+        "--batch-size",
+        metavar="INTEGER|auto",
+        parser=number_or_auto,
+        help="Images in a step, over all processes; auto: the recipe's, or as many as fit into memory.",
+        show_default=False,
+    ),
+]
+
+
+def open_with_notes(spec: Spec, settle: Callable[[Surroundings], Surroundings] = lambda around: around) -> Surroundings:
+    """The data and views that ``spec`` means; what was chosen, and what is known to fail, said on stderr.
+
+    ``settle`` chooses what depends on the opened data.
+    """
     from ..build import open_surroundings
 
     around = open_surroundings(spec)
     for line in around.notes:
         output.note(line)
+    around = settle(around)
     for line in warnings(around.spec, len(around.train)):
         output.warn(line)
     return around
