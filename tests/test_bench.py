@@ -143,7 +143,7 @@ def test_the_command_writes_nothing_and_prints_one_object(pictures, tmp_path, mo
 
 @pytest.mark.slow  # compiling takes minutes, on one core beside other work many
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("method", ["simclr", "dino"])
+@pytest.mark.parametrize("method", ["simclr", "moco-v2", "dino"])
 def test_compiled_backbones_train_alike(pictures, tmp_path, method):
     losses = {}
     for compiled in (False, True, "graphs"):
