@@ -97,13 +97,12 @@ class LARS(Optimizer):
         return moment
 
     def _updates(self, params: list[Tensor], group: Grouped) -> list[Tensor]:
-        updates = [p.grad for p in params if p.grad is not None]
-        if group["weight_decay"]:
-            updates = list(torch._foreach_add(updates, params, alpha=group["weight_decay"]))
-        if not group["adapt"]:
-            return updates
-        w, g = _norms(params), _norms(updates)
-        return _scaled(updates, torch.where((w > 0) & (g > 0), self.trust * w / g, 1.0))
+        grads = [p.grad for p in params if p.grad is not None]
+        updates = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
+        if group["adapt"]:
+            w, g = _norms(params), _norms(updates)
+            _scale(updates, torch.where((w > 0) & (g > 0), self.trust * w / g, 1.0))
+        return updates
 
 
 class LARC(LARS):
@@ -123,8 +122,10 @@ class LARC(LARS):
             return list(torch._foreach_add(grads, params, alpha=decay))
         w, g = _norms(params), _norms(grads)
         some = (w > 0) & (g > 0)
-        decayed = torch._foreach_add(grads, _scaled(params, some.to(w.dtype) * decay))
-        return _scaled(decayed, torch.where(some, self.trust * w / (g + decay * w + self.eps), 1.0))
+        updates = list(torch._foreach_mul(params, list((some.to(w.dtype) * decay).unbind())))
+        torch._foreach_add_(updates, grads)
+        _scale(updates, torch.where(some, self.trust * w / (g + decay * w + self.eps), 1.0))
+        return updates
 
 
 def clip_gradients(method: nn.Module, limit: float, each: bool = False) -> Tensor:
@@ -136,8 +137,11 @@ def clip_gradients(method: nn.Module, limit: float, each: bool = False) -> Tenso
     grads = [p.grad for p in method.parameters() if p.grad is not None]
     norms = _norms(grads)
     whole: Tensor = torch.linalg.vector_norm(norms)
-    factors = (limit / ((norms if each else whole.expand_as(norms)) + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(grads, list(factors.unbind()))
+    factor = (limit / ((norms if each else whole) + 1e-6)).clamp(max=1.0)
+    if each:
+        _scale(grads, factor)
+    else:
+        torch._foreach_mul_(grads, factor)
     return whole
 
 
@@ -146,5 +150,5 @@ def _norms(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(list(tensors)))
 
 
-def _scaled(tensors: Sequence[Tensor], factors: Tensor) -> list[Tensor]:
-    return list(torch._foreach_mul(list(tensors), list(factors.unbind())))
+def _scale(tensors: Sequence[Tensor], factors: Tensor) -> None:
+    torch._foreach_mul_(list(tensors), list(factors.unbind()))
