@@ -188,16 +188,11 @@ def _too_large(batch: int, trials: list[Trial], per_image: int, device: torch.de
 
 def _try(around: Surroundings, batch: int, trials: list[Trial], device: torch.device) -> Trial | None:
     """Some steps with ``batch`` images; None where memory ran out."""
+    seconds = batch / trials[-1].rate if trials else 0.1  # of a step, about
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    seconds = 0.1 if not trials else batch / trials[-1].rate
     try:
-        t = build(with_run(around, batch_size=batch))
-        _, _, images = time_loading(t)
-        took = race(
-            {"step": lambda: training_step(t, t.augment(images, device))()}, device, max(1, min(5, int(2 / seconds)))
-        )
-        return Trial(batch, median(took["step"]), peak_memory(device))
+        return _take_steps(with_run(around, batch_size=batch), device, rounds=max(1, min(5, int(2 / seconds))))
     except (RuntimeError, MemoryError) as e:
         if not ran_out_of_memory(e):
             raise
@@ -206,3 +201,10 @@ def _try(around: Surroundings, batch: int, trials: list[Trial], device: torch.de
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _take_steps(around: Surroundings, device: torch.device, rounds: int) -> Trial:
+    t = build(around)
+    _, _, images = time_loading(t)
+    took = race({"step": lambda: training_step(t, t.augment(images, device))()}, device, rounds)
+    return Trial(around.spec.run.batch_size, median(took["step"]), peak_memory(device))
