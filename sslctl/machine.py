@@ -162,8 +162,7 @@ def free_memory(device: torch.device) -> int | None:
     if device.type != "cpu":
         return None
     with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+        free = _bytes_in("/proc/meminfo", "MemAvailable:")
         with contextlib.suppress(OSError, ValueError):  # no control group, or one without a limit ("max")
             group = Path("/sys/fs/cgroup")
             limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
@@ -176,5 +175,13 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes in use so far: of the device, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        return _bytes_in("/proc/self/status", "VmHWM:")  # getrusage starts at the peak of the process that started this
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _bytes_in(path: str, name: str) -> int:
+    """The value of ``name`` in a file of Linux that counts in KiB."""
+    lines = Path(path).read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])

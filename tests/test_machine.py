@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 
 import torch
 
@@ -27,5 +29,8 @@ def test_peak_memory_is_in_bytes_and_stays():
     held = torch.ones(before // 4 + 64 * MIB // 4)  # as much again, and written to
     after = peak_memory(torch.device("cpu"))
     assert after >= held.nbytes
+    words = "import torch; from sslctl.machine import peak_memory; print(peak_memory(torch.device('cpu')))"
+    started = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout
+    assert 50 * MIB < int(started) < held.nbytes, "of the new process, not of this one that started it"
     del held
     assert peak_memory(torch.device("cpu")) >= after
