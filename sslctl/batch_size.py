@@ -23,7 +23,7 @@ from .limit import race, training_step
 from .machine import choose_device, free_memory, peak_memory
 from .spec import Spec
 
-LEAST = 4  # the first batch, in what a batch must be a multiple of
+LEAST = 4  # images in the first pass
 STEADY = 0.9  # of the best rate: from there on a larger batch pays little
 SLOW = 10.0  # seconds; no batch is tried whose step would take longer
 
@@ -92,7 +92,7 @@ class Found:
 def find_batch(
     around: Surroundings, upto: int | None = None, tell: Callable[[Trial], None] = lambda trial: None
 ) -> Found:
-    """Try batches of 4, 8, 16, … images, times what a batch must be a multiple of, until one does not fit.
+    """Try batches of 4, 8, 16, … images, times ``optim.accumulate``, until one does not fit.
 
     Each trial is the run itself at that size, built anew: real images, augmentation, step and optimizer; only nothing
     is compiled, which takes minutes for every size. Before it, the memory it needs is foretold from the smaller ones,
@@ -108,7 +108,7 @@ def find_batch(
     device = choose_device(spec.run.device)
     if room(device) is None:
         upto = upto or spec.run.batch_size
-    least = LEAST * spec.optim.accumulate * int(spec.method_params().get("norm_groups", 1))
+    least = LEAST * spec.optim.accumulate
     most = min(len(around.train), upto or len(around.train))
     sizes = list(takewhile(lambda n: n <= most, (least * 2**k for k in count())))
     if most == upto and most not in sizes:

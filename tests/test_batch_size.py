@@ -44,10 +44,10 @@ def test_sizes_double_until_there_are_no_more_images(pictures):
     assert [t.batch for t in find_batch(surroundings(pictures), upto=6).trials] == [4, 6]
 
 
-def test_a_batch_is_a_multiple_of_passes_and_of_groups_of_batch_norm(pictures):
+def test_a_batch_is_a_multiple_of_passes(pictures):
     user = small_spec(pictures, "moco-v2", "sgd", optim={"accumulate": 2})
-    user["method"] |= {"norm_groups": 2, "queue": 8}
-    assert [trial.batch for trial in find_batch(open_surroundings(resolve(user)), upto=16).trials] == [16]
+    user["method"] |= {"queue": 8}  # and eight groups of batch norm, for which a pass may be too small
+    assert [trial.batch for trial in find_batch(open_surroundings(resolve(user)), upto=16).trials] == [8, 16]
 
 
 def test_what_steps_need_is_near_the_estimate_and_foretold(pictures, tmp_path):
