@@ -73,7 +73,8 @@ class SharedBatchNorm(nn.Module):
 class NormsInGroups(TorchFunctionMode):
     """While it lasts, every batch norm works on ``rows`` images that follow one another, then on the next.
 
-    Running statistics follow group after group, as in a pass for each. The network itself stays as it is.
+    Running statistics follow group after group, as in a pass for each. The network itself stays as it is. Norms that
+    share statistics of several processes do not heed it.
     """
 
     def __init__(self, rows: int) -> None:

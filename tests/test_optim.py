@@ -174,6 +174,17 @@ def test_state_is_tensors_and_going_on_from_it_is_bit_exact(name: str) -> None:
     assert all(torch.equal(whole.values()[key], again.values()[key]) for key in tensors)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.02])
+@pytest.mark.parametrize("name", ["lars", "larc"])
+def test_gradients_are_read_alone(name: str, decay: float) -> None:
+    """Updates are scaled in place, which are no gradients even where nothing decays."""
+    grads = {"weight": torch.full((3, 2), 0.25), "bias": torch.full((3,), 0.5)}
+    method = Weights({key: torch.ones_like(g) for key, g in grads.items()}, matrix)
+    method.move(build_optimizer(OptimSpec(name=name), method), grads, 1.0, decay)  # type: ignore[arg-type]
+    for p, gradient in zip(method.list, grads.values(), strict=True):
+        assert torch.equal(p.grad, gradient) and (p < 1).all()
+
+
 def test_groups_keep_what_the_loop_reads() -> None:
     class Several(Weights):
         def groups(self) -> list[Group]:
