@@ -52,7 +52,7 @@ def test_a_batch_is_a_multiple_of_passes(pictures):
 
 def test_what_steps_need_is_near_the_estimate_and_foretold(pictures, tmp_path):
     """In a process of its own, which holds nothing yet that would hide it; gaps of the allocator are in it."""
-    wide = {"views": {"multi_crop": "2x64"}, "backbone": {"args": {"channels": [64, 64, 64, 64]}}}
+    wide = {"views": {"multi_crop": "2x128"}, "backbone": {"args": {"channels": [64, 64, 64, 64]}}}
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(small_spec(pictures, **wide)))
     words = ("bench", "--spec", str(spec), "--find-batch", "--json")
@@ -61,10 +61,10 @@ def test_what_steps_need_is_near_the_estimate_and_foretold(pictures, tmp_path):
     trials = [Trial(t["batch"], t["seconds"], t["memory"]) for t in found["trials"]]
     assert [trial.batch for trial in trials] == [4, 8, 16, 32]
     needed = trials[3].memory - trials[2].memory  # by 16 images
-    assert needed > 30 * MIB, "or it says nothing"
-    assert 0.4 < 16 * found["image_bytes_estimated"] / needed < 2.5
+    assert needed > 100 * MIB, "or it says nothing"
+    assert 0.3 < 16 * found["image_bytes_estimated"] / needed < 2.5
     foretold = foretell(32, trials[:3], found["image_bytes_estimated"]) - trials[2].memory
-    assert 0.6 * needed < foretold < 3 * needed  # rather too much than too little
+    assert 0.5 * needed < foretold < 3 * needed  # rather too much than too little
 
 
 def test_it_stops_before_memory_is_full(pictures, monkeypatch):
