@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -157,3 +160,15 @@ def test_compiled_backbones_train_alike(pictures, tmp_path, method):
     Bare(t, views).step()
     plain, compiled = (watch(training(small_spec(pictures, method, run={"compile": c})), views) for c in (False, True))
     assert [call[1:] for call in plain] == [call[1:] for call in compiled], "compiled networks can be watched too"
+
+
+@pytest.mark.slow
+def test_what_cannot_be_compiled_runs_as_written(pictures, tmp_path):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(json.dumps(small_spec(pictures, run={"compile": True, "steps": 2})))
+    words = [sys.executable, "-m", "sslctl", "pretrain", "--spec", str(spec), "--out", str(tmp_path / "run"), "--json"]
+    env = os.environ | {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "InvalidCxxCompiler" in done.stderr, "or it was compiled after all"
+    assert json.loads(done.stdout)["steps"] == 2

@@ -98,7 +98,10 @@ takes_spec = takes("spec", spec_from)
 
 
 def number_or_auto(word: str) -> int | str:
-    return AUTO if word == AUTO else int(word)
+    try:
+        return AUTO if word == AUTO else int(word)
+    except ValueError as e:
+        raise typer.BadParameter(f"'{word}' is neither a number nor {AUTO}") from e
 
 
 BatchSizeOrAuto = Annotated[
