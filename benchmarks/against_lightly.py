@@ -24,16 +24,16 @@ from lightly_methods import THEIRS
 from torch import nn
 
 from sslctl.backbones import build_backbone
-from sslctl.build import Surroundings, build, convolve_channels_last, image_size, open_surroundings
-from sslctl.engine import Training, seed_step, take_step
+from sslctl.engine.loop import Training, seed_step, take_step
+from sslctl.engine.optimizers import build_optimizer
+from sslctl.engine.setup import Surroundings, build, convolve_channels_last, image_size, open_surroundings
 from sslctl.evaluate.baselines import random_backbone
-from sslctl.evaluate.features import extract
-from sslctl.evaluate.knn import knn
+from sslctl.evaluate.features.extract import extract
+from sslctl.evaluate.knn.vote import knn
 from sslctl.evaluate.score import Score, wilson
 from sslctl.methods import METHODS
 from sslctl.methods.recipes import SMALL
-from sslctl.optim import build_optimizer
-from sslctl.resolve import resolve
+from sslctl.methods.resolve import resolve
 from sslctl.schedule import Step
 from sslctl.views.evaluation import EvalTransform
 

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 
 from sslctl.cli.main import app
 from sslctl.data import open_source
-from sslctl.evaluate.linear import fit
+from sslctl.evaluate.linear.logistic import fit
 
 
 def call(*words: object) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sslctl.backbones import Backbone, attention, build_backbone
-from sslctl.spec import BackboneSpec
+from sslctl.spec.schema import BackboneSpec
 
 
 def whole_matrix(backbone: Backbone, x: Tensor) -> Tensor:

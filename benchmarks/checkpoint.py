@@ -17,12 +17,12 @@ from statistics import median
 import torch
 from safetensors import safe_open
 
-from sslctl import checkpoint
-from sslctl.build import build, open_surroundings
-from sslctl.engine import take_step
-from sslctl.estimate import noise_views
-from sslctl.limit import race
-from sslctl.resolve import resolve
+from sslctl.engine.loop import take_step
+from sslctl.engine.setup import build, open_surroundings
+from sslctl.methods.resolve import resolve
+from sslctl.profiling.estimate import noise_views
+from sslctl.profiling.limit import race
+from sslctl.runs import checkpoint
 from sslctl.schedule import Step
 
 

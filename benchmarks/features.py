@@ -24,13 +24,13 @@ from torch import Tensor
 from turns import fastest
 
 from sslctl.backbones import Backbone, build_backbone
-from sslctl.checkpoint import load_encoder
 from sslctl.data import open_one
 from sslctl.data.source import ArraySource, Source
-from sslctl.evaluate.embed import Order, embed
-from sslctl.evaluate.features import extract
-from sslctl.machine import cpu_has_bf16
-from sslctl.spec import BackboneSpec
+from sslctl.evaluate.features.embed import Order, embed
+from sslctl.evaluate.features.extract import extract
+from sslctl.runs.checkpoint import load_encoder
+from sslctl.runtime.device import cpu_has_bf16
+from sslctl.spec.schema import BackboneSpec
 from sslctl.views.evaluation import EvalTransform
 from sslctl.views.recipe import IMAGENET_MEAN, IMAGENET_STD
 

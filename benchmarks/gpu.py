@@ -28,11 +28,11 @@ import torch
 from step import training
 
 from sslctl.data.loader import Batch
-from sslctl.engine import take_step
-from sslctl.estimate import noise_views
-from sslctl.limit import Bare, race, training_step
+from sslctl.engine.loop import take_step
+from sslctl.engine.training import Training
+from sslctl.profiling.estimate import noise_views
+from sslctl.profiling.limit import Bare, race, training_step
 from sslctl.schedule import Step
-from sslctl.training import Training
 
 Row = tuple[str, str, str, int, tuple[str, ...]]
 ROWS: dict[str, Row] = {

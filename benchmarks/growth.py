@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from sslctl.bench import time_loading
-from sslctl.build import build, open_surroundings
-from sslctl.estimate import estimate
-from sslctl.limit import race, training_step
-from sslctl.machine import peak_memory
-from sslctl.resolve import resolve
-from sslctl.training import Training
+from sslctl.engine.setup import build, open_surroundings
+from sslctl.engine.training import Training
+from sslctl.methods.resolve import resolve
+from sslctl.profiling.breakdown import time_loading
+from sslctl.profiling.estimate import estimate
+from sslctl.profiling.limit import race, training_step
+from sslctl.runtime.device import peak_memory
 
 BATCHES = 64, 256, 1024, 4096
 RESNET = {"arch": "resnet18", "args": {"channels": [8, 16, 32, 64], "layers": [1, 1, 1, 1]}}

@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslctl.evaluate.features import Features
-from sslctl.evaluate.knn import knn
-from sslctl.machine import quick_products
+from sslctl.evaluate.features.extract import Features
+from sslctl.evaluate.knn.vote import knn
+from sslctl.runtime.device import quick_products
 
 KS = [20, 10, 100, 200]
 TEMPERATURE = 0.07

@@ -15,8 +15,8 @@ from lightly.models.utils import update_momentum
 from torch import Tensor, nn
 
 from sslctl.backbones import Backbone
-from sslctl.method import Group, Method, Output, Views
-from sslctl.modules import Encoder
+from sslctl.layers.modules import Encoder
+from sslctl.methods.base import Group, Method, Output, Views
 from sslctl.schedule import Step
 
 

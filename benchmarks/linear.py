@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from turns import fastest
 
-from sslctl.evaluate.heads import Heads
-from sslctl.evaluate.linear import HELD_OUT, L2, Linear, choose_l2, fit, split
-from sslctl.evaluate.protocols import DINOV2_RATES
+from sslctl.evaluate.linear.logistic import HELD_OUT, L2, Linear, choose_l2, fit, split
+from sslctl.evaluate.linear.protocols import DINOV2_RATES
+from sslctl.evaluate.linear.sgd_heads import Heads
 
 Set = tuple[Tensor, Tensor]
 

@@ -14,8 +14,8 @@ import sys
 
 from step import DINO, VIT, lightlys, training
 
-from sslctl.estimate import noise_views
-from sslctl.limit import Bare, training_step
+from sslctl.profiling.estimate import noise_views
+from sslctl.profiling.limit import Bare, training_step
 
 CONTENDERS = ("bare", "ours", "lightly")
 

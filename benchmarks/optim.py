@@ -19,8 +19,8 @@ import torch
 from lightly.models.utils import update_momentum
 from torch import nn
 
-from sslctl.limit import race
-from sslctl.modules import EMA, Encoder
+from sslctl.layers.modules import EMA, Encoder
+from sslctl.profiling.limit import race
 
 
 def adamw(net: nn.Module, **how: bool) -> Callable[[], object]:

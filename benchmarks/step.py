@@ -5,12 +5,9 @@
     OMP_NUM_THREADS=1 python benchmarks/step.py dino --arch vit_tiny_patch16_224 --crops 2x96+4x48 --batch 16 \
         --set method.prototypes=65536
 
-Bare: the forward and backward passes of the backbones over the same crops, and plain SGD (sslctl/limit.py). Where views
-may share a forward or not (2x32), the faster of the two is the limit. Contenders take turns, A B C then C B A;
-process-CPU time counts (wall time on an accelerator), and the ratio is the median over rounds.
-
---lightly: our step as it is by default (bf16 where the device has it) against lightly's parts as its examples run them:
-float32, a forward pass for each view, the fused attention of timm, torch's plain optimizers.
+Bare: the forward and backward passes of the backbones over the same crops, and plain SGD (sslctl/profiling/limit.py).
+Where views may share a forward or not (2x32), the faster of the two is the limit. Contenders take turns, A B C then
+C B A; process-CPU time counts (wall time on an accelerator), and the ratio is the median over rounds.
 """
 
 from __future__ import annotations
@@ -25,14 +22,14 @@ from typing import Any
 import torch
 
 from sslctl.backbones import build_backbone
-from sslctl.build import build, open_surroundings
-from sslctl.estimate import noise_views
-from sslctl.limit import Bare, Run, race, training_step
-from sslctl.method import Views
-from sslctl.resolve import resolve
+from sslctl.engine.setup import build, open_surroundings
+from sslctl.engine.training import Training
+from sslctl.methods.base import Views
+from sslctl.methods.resolve import resolve
+from sslctl.profiling.estimate import noise_views
+from sslctl.profiling.limit import Bare, Run, race, training_step
 from sslctl.schedule import Step
-from sslctl.specfile import merge, parse_set
-from sslctl.training import Training
+from sslctl.spec.parsing import merge, parse_set
 
 VIT = "vit_tiny_patch16_224"
 DINO = ("method.norm_last_layer=true", "backbone.drop_path=0", "backbone.position=timm", "run.steps=100000")

@@ -21,8 +21,8 @@ from sklearn.datasets import load_sample_image
 
 from sslctl.data import decode
 from sslctl.data.loader import Batch
-from sslctl.limit import race
-from sslctl.machine import keep_freed_memory
+from sslctl.profiling.limit import race
+from sslctl.runtime.device import keep_freed_memory
 from sslctl.views.augment import Augment
 from sslctl.views.recipe import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, ViewSpec
 

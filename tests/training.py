@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sslctl.build import build, open_surroundings
+from sslctl.engine.setup import build, open_surroundings
+from sslctl.engine.training import Training
 from sslctl.errors import Exit
-from sslctl.resolve import resolve
-from sslctl.specfile import merge
-from sslctl.stop import StopRequest
-from sslctl.training import Training
+from sslctl.methods.resolve import resolve
+from sslctl.runtime.stop import StopRequest
+from sslctl.spec.parsing import merge
 
 SMALL = {
     "simclr": {"out": 16},

@@ -13,7 +13,7 @@ from timm.models import ResNet, VisionTransformer, get_pretrained_cfg, is_model_
 from torch import nn
 
 from ..errors import SpecError, closest
-from ..spec import BackboneSpec
+from ..spec.schema import BackboneSpec
 from .encoder import Backbone, Stem, no_encoder, no_multiple
 
 SMALL = 64  # px; below, a ResNet's stem would leave too little to look at

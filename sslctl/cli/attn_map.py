@@ -61,10 +61,10 @@ def attn_map(
 
       sslctl attn-map last.safetensors val/ --masks masks/
     """
-    from ..machine import choose_device
-    from ..visualize.attention import Look, choose_kind
-    from ..visualize.attention_png import parse_pictures, write_maps
-    from ..visualize.video import is_video, write_video
+    from ..runtime.device import choose_device
+    from ..visualize.maps.attention import Look, choose_kind
+    from ..visualize.maps.pictures import parse_pictures, write_maps
+    from ..visualize.maps.video import is_video, write_video
 
     wanted = parse_pictures(pictures)
     encoder = open_model(model)

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..spec import Spec
+from ..spec.schema import Spec
 from . import output
 from .options import Json
 from .spec_options import open_with_notes, takes_spec
 
 if TYPE_CHECKING:
-    from ..batch_size import Found
-    from ..bench import Bench
-    from ..build import Surroundings
-    from ..estimate import Size
+    from ..engine.setup import Surroundings
+    from ..profiling.batch_finder import Found
+    from ..profiling.breakdown import Bench
+    from ..profiling.estimate import Size
 
 
 @takes_spec
@@ -49,9 +49,9 @@ def bench(
 
 def _measure(around: Surroundings, rounds: int, as_json: bool) -> None:
 
-    from ..bench import bench as measure
-    from ..build import build
-    from ..estimate import estimate
+    from ..engine.setup import build
+    from ..profiling.breakdown import bench as measure
+    from ..profiling.estimate import estimate
 
     training = build(around)
     size = estimate(training)
@@ -62,7 +62,7 @@ def _measure(around: Surroundings, rounds: int, as_json: bool) -> None:
 
 
 def _find_batch(around: Surroundings, as_json: bool) -> None:
-    from ..batch_size import find_batch
+    from ..profiling.batch_finder import find_batch
 
     spec = around.spec
     output.note(f"{spec.method.name} · {spec.backbone.arch} · trying batches until one does not fit")

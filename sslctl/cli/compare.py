@@ -34,7 +34,7 @@ def compare(
         raise SpecError(f"--out '{out}': not a picture of a known kind", "end it in .png, .svg or .pdf")
 
     from ..files import write_atomically
-    from ..visualize.compare import plot, read_run, table
+    from ..visualize.comparison import plot, read_run, table
 
     told = [read_run(path) for path in dict.fromkeys(runs)]
     write_atomically(out, plot(told, kind))

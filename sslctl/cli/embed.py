@@ -16,9 +16,9 @@ from .options import BatchSize, Device, Download, Force, Json, Model, Precision,
 if TYPE_CHECKING:
     from torch import device, dtype
 
-    from ..checkpoint import LoadedEncoder
     from ..data import Source
-    from ..evaluate.embed import Embedded, Order
+    from ..evaluate.features.embed import Embedded, Order
+    from ..runs.checkpoint import LoadedEncoder
     from ..views.evaluation import EvalTransform
 
 
@@ -64,11 +64,11 @@ def embed(
     """
     target = _check(out, images, data, split, bad_images, force)
 
-    from .. import distributed
-    from ..evaluate.embed import embed as write
-    from ..evaluate.embed import find_form
-    from ..evaluate.reading import Reading
-    from ..machine import choose_device, choose_dtype, choose_workers
+    from ..evaluate.features.embed import embed as write
+    from ..evaluate.features.embed import find_form
+    from ..evaluate.features.reading import Reading
+    from ..runtime import distributed
+    from ..runtime.device import choose_device, choose_dtype, choose_workers
 
     form = find_form(target, format)
     chosen = choose_device(device)
@@ -123,8 +123,8 @@ def _order(
     out: Path,
     form: str,
 ) -> tuple[EvalTransform, Order]:
-    from ..evaluate.cache import cache_key, encoder_identity
-    from ..evaluate.embed import Order
+    from ..evaluate.features.cache import cache_key, encoder_identity
+    from ..evaluate.features.embed import Order
     from ..views.evaluation import EvalTransform
 
     image = encoder.meta["image"]
@@ -167,7 +167,7 @@ def _tell(order: Order, done: Embedded, source: Source, encoder: LoadedEncoder, 
 
 def _open(encoder: LoadedEncoder, path: str | None, split: str, download: bool) -> Source:
     from ..data import open_one
-    from ..spec import DataSpec
+    from ..spec.schema import DataSpec
 
     if path is None and "imported" in encoder.meta:
         raise SpecError(

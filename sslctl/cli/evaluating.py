@@ -33,13 +33,13 @@ from .options import (
 if TYPE_CHECKING:
     from torch import device, dtype, nn
 
-    from ..checkpoint import LoadedEncoder
     from ..data import Source
-    from ..evaluate.cache import Cache
-    from ..evaluate.features import Features
-    from ..evaluate.few_labels import FewLabels
+    from ..evaluate.features.cache import Cache
+    from ..evaluate.features.extract import Features
+    from ..evaluate.label_subsets import FewLabels
     from ..evaluate.score import Score
-    from ..spec import DataSpec
+    from ..runs.checkpoint import LoadedEncoder
+    from ..spec.schema import DataSpec
     from ..views.evaluation import EvalTransform
 
     Evaluate = Callable[[Features, Features], list[Score]]
@@ -68,7 +68,7 @@ class Experiment:
     def run(self, evaluate: Evaluate, baselines: bool) -> Outcome:
         """The scores of the encoder, the first score of each baseline, and the encoder's features."""
         from ..evaluate.baselines import PIXELS, Pixels, random_backbone
-        from ..evaluate.few_labels import over_draws
+        from ..evaluate.label_subsets import over_draws
 
         if self.labels is not None:
             evaluate = over_draws(evaluate, self.labels, self.train, self.seed, self.draws)
@@ -84,7 +84,7 @@ class Experiment:
 
     def features(self) -> list[Features]:
         """The encoder's features of the training and of the test images."""
-        from ..evaluate.cache import encoder_identity
+        from ..evaluate.features.cache import encoder_identity
 
         arch = self.encoder.spec.backbone.arch
         return self._features(self.encoder.backbone, self._transform(), arch, encoder_identity(self.encoder))
@@ -103,7 +103,7 @@ class Experiment:
 
     def _part(self, net: nn.Module, source: Source, transform: EvalTransform, what: str, identity: Any) -> Features:
         """Features of one set: those of the cache where it has them, which then has them in any case."""
-        from ..evaluate.cache import take_features
+        from ..evaluate.features.cache import take_features
 
         taken = take_features(
             self.cache,
@@ -157,11 +157,11 @@ class Labelled:
 
     def unlabelled(self, *, alone: bool = False, split: Split | None = None) -> Experiment:
         """The same of images whose labels do not matter; ``split`` brings them in two parts."""
-        from .. import distributed
         from ..data import open_one, open_pair
-        from ..evaluate.few_labels import parse_labels
-        from ..machine import choose_device, choose_dtype, choose_workers
-        from ..spec import DataSpec
+        from ..evaluate.label_subsets import parse_labels
+        from ..runtime import distributed
+        from ..runtime.device import choose_device, choose_dtype, choose_workers
+        from ..spec.schema import DataSpec
 
         few = None if self.labels is None else parse_labels(self.labels)
         chosen = choose_device(self.device)
@@ -194,7 +194,7 @@ class Frozen(Labelled):
     confusion: Confusion = False
 
     def unlabelled(self, *, alone: bool = False, split: Split | None = None) -> Experiment:
-        from ..evaluate.cache import cache_beside
+        from ..evaluate.features.cache import cache_beside
 
         check_draws(self.draws, self.labels)
         experiment = super().unlabelled(alone=alone, split=split)

@@ -39,12 +39,12 @@ def export(
 
       sslctl export runs/dino-vit-photos-1a2b3c --format onnx --features all --out encoder.onnx
     """
-    from ..exchange.formats import find_format
+    from ..exchange.exports.formats import find_format
 
     form = find_format(format)
     form.require()
 
-    from ..exchange.export import export as write
+    from ..exchange.exports.write import export as write
 
     encoder = open_model(model)
     output.note(f"exporting {encoder.spec.backbone.arch}, comparing it with {form.who} in a fresh process")

@@ -22,12 +22,12 @@ from .targeted import refuse_classes
 
 if TYPE_CHECKING:
     from ..data import Source
-    from ..evaluate.few_labels import Drawn
-    from ..evaluate.finetune import Classifier, Recipe
-    from ..evaluate.goals import Goal
+    from ..evaluate.finetune.goals import Goal
+    from ..evaluate.finetune.training import Classifier, Recipe
+    from ..evaluate.label_subsets import Drawn
     from ..evaluate.score import Score
     from ..evaluate.targets import TargetScore
-    from ..spec import Data
+    from ..spec.schema import Data
 
     Start = dict[str, bool | int | str | None]  # what a fine-tuning begins with, and which labels it may see
 
@@ -83,8 +83,8 @@ def finetune(
     check_draws(draws, given.labels)
     experiment, goal = _by_classes(given, smoothing) if targets is None else _by_table(given, targets, smoothing)
 
-    from ..evaluate.few_labels import Drawn
-    from ..evaluate.finetune import Recipe
+    from ..evaluate.finetune.training import Recipe
+    from ..evaluate.label_subsets import Drawn
 
     decay = layer_decay or (1.0 if from_scratch else 0.75)
     recipe = Recipe(
@@ -105,7 +105,7 @@ def finetune(
 
 
 def _by_classes(given: Labelled, smoothing: float) -> tuple[Experiment, Goal]:
-    from ..evaluate.goals import Classes
+    from ..evaluate.finetune.goals import Classes
 
     experiment = given.experiment()
     return experiment, Classes(len(experiment.train.classes), smoothing)
@@ -114,7 +114,7 @@ def _by_classes(given: Labelled, smoothing: float) -> tuple[Experiment, Goal]:
 def _by_table(given: Labelled, path: str, smoothing: float) -> tuple[Experiment, Goal]:
     import torch
 
-    from ..evaluate.goals import Columns
+    from ..evaluate.finetune.goals import Columns
     from ..evaluate.targets import read_table, split_by
 
     refuse_classes(given)
@@ -145,10 +145,10 @@ def _run(
     experiment: Experiment, drawn: Drawn, recipe: Recipe, goal: Goal, folder: Path, start: Start, given: Labelled
 ) -> tuple[Data, Score | TargetScore]:
     """Train in the locked ``folder`` on one draw after the other, write the files, and return the result."""
-    from ..evaluate.finetune import Task, save
-    from ..evaluate.finetune import finetune as tune
+    from ..evaluate.finetune.training import Task, save
+    from ..evaluate.finetune.training import finetune as tune
     from ..files import write_atomically
-    from ..run import locked
+    from ..runs.directory import locked
 
     encoder, train = experiment.encoder, experiment.train
     lines: list[Data] = []
@@ -189,7 +189,7 @@ def _classifier(experiment: Experiment, recipe: Recipe, goal: Goal, from_scratch
     import torch
 
     from ..evaluate.baselines import random_backbone
-    from ..evaluate.finetune import Classifier
+    from ..evaluate.finetune.training import Classifier
 
     encoder = experiment.encoder
     if from_scratch:
@@ -201,7 +201,7 @@ def _classifier(experiment: Experiment, recipe: Recipe, goal: Goal, from_scratch
 
 
 def _result(experiment: Experiment, score: Score | TargetScore, start: Start) -> Data:
-    from ..evaluate.honesty import absent_classes, overlap
+    from ..evaluate.caveats import absent_classes, overlap
 
     result: Data = {"task": "finetune", **score.as_dict()}
     result["protocol"] |= start | circumstances(experiment)

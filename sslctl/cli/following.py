@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..backbones import Backbone
-    from ..run import Run
-    from ..training import Training
+    from ..engine.training import Training
+    from ..runs.directory import Run
 
 ON_STOP = 3.0  # seconds for neighbours in the report of a run that was asked to leave
 
@@ -33,8 +33,8 @@ class Following:
     """Hears every line of a training. Nothing here can stop it: what fails is warned of once and left out."""
 
     def __init__(self, training: Training, run: Run) -> None:
-        from ..distributed import rank
-        from ..sinks import Sinks
+        from ..runs.sinks import Sinks
+        from ..runtime.distributed import rank
 
         self.training, self.run = training, run
         self.first = rank() == 0  # of several processes, the one that writes
@@ -79,7 +79,7 @@ class Following:
 
     def _look(self, step: int) -> None:
         from ..views.evaluation import EvalTransform
-        from ..visualize.glimpses import Glimpses
+        from ..visualize.maps.over_time import Glimpses
 
         t = self.training
         image, encoder = t.meta["image"], cast("Backbone", t.method.encoder())

@@ -50,9 +50,9 @@ def import_(
     if branch not in BRANCHES:
         raise SpecError(f"--branch '{branch}': not one of {', '.join(BRANCHES)}{closest(branch, BRANCHES)}")
 
-    from ..exchange.import_parity import write_import
-    from ..exchange.importing import Wishes
-    from ..exchange.opening import import_any, is_foreign
+    from ..exchange.imports.parity import write_import
+    from ..exchange.imports.recognise import Wishes
+    from ..exchange.open_encoder import import_any, is_foreign
 
     by_name = str(file).startswith(("timm:", "random:")) and not file.exists()
     if by_name or (file.exists() and not is_foreign(file)):

@@ -27,7 +27,7 @@ def inspect_(
 
       sslctl inspect moco_v2_800ep_pretrain.pth.tar --json
     """
-    from ..exchange.inspecting import inspect
+    from ..exchange.inspection import inspect
 
     found = inspect(path)
     for line in found.get("notes", []):

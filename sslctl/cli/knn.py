@@ -12,7 +12,7 @@ from .options import takes
 from .scored import finish
 
 if TYPE_CHECKING:
-    from ..evaluate.features import Features
+    from ..evaluate.features.extract import Features
     from ..evaluate.score import Score
 
 N = TypeVar("N", int, float)
@@ -58,7 +58,7 @@ def knn(
     experiment = given.experiment(alone=_single(given) if leave_one_out is None else leave_one_out)
 
     def evaluate(train: Features, test: Features) -> list[Score]:
-        from ..evaluate import knn as by_neighbours
+        from ..evaluate.knn import vote as by_neighbours
 
         return by_neighbours.knn(train, test, ks, temperatures, retrieval=retrieval)
 

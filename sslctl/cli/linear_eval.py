@@ -16,7 +16,7 @@ from .targeted import finish_targets, refuse_classes
 
 if TYPE_CHECKING:
     from ..data import Source
-    from ..evaluate.features import Features
+    from ..evaluate.features.extract import Features
     from ..evaluate.score import Score
     from .evaluating import Outcome
 
@@ -66,7 +66,7 @@ def linear_eval(
     if not named and epochs is not None:
         raise SpecError("--epochs: L-BFGS has none", "leave it out, or give a --protocol")
     if named:
-        from ..evaluate.protocols import find_protocol
+        from ..evaluate.linear.protocols import find_protocol
 
         find_protocol(protocol)  # a wrong name is answered before any image is looked at
     experiment = given.experiment()
@@ -75,7 +75,7 @@ def linear_eval(
 
 
 def _on_targets(given: Frozen, path: str) -> None:
-    from ..evaluate.linear_targets import linear_targets
+    from ..evaluate.linear.targets import linear_targets
     from ..evaluate.targets import read_table, split_by
 
     refuse_classes(given)
@@ -87,7 +87,7 @@ def _on_targets(given: Frozen, path: str) -> None:
 
 
 def _by_lbfgs(experiment: Experiment, given: Frozen, seeds: int) -> Outcome:
-    from ..evaluate.linear import linear
+    from ..evaluate.linear.logistic import linear
     from ..evaluate.repeats import over_seeds
 
     def evaluate(train: Features, test: Features) -> list[Score]:
@@ -99,10 +99,10 @@ def _by_lbfgs(experiment: Experiment, given: Frozen, seeds: int) -> Outcome:
 def _by_protocol(experiment: Experiment, name: str, epochs: float | None, seeds: int) -> Outcome:
     import torch
 
-    from ..evaluate.features import with_labels
-    from ..evaluate.few_labels import Drawn
-    from ..evaluate.finetune import Task
-    from ..evaluate.protocols import evaluate, find_protocol
+    from ..evaluate.features.extract import with_labels
+    from ..evaluate.finetune.training import Task
+    from ..evaluate.label_subsets import Drawn
+    from ..evaluate.linear.protocols import evaluate, find_protocol
     from ..evaluate.repeats import over_seeds
 
     e, protocol = experiment, find_protocol(name, epochs)

@@ -15,9 +15,9 @@ from .evaluating import progress
 from .options import BatchSize, Device, NoCache, Precision, Workers
 
 if TYPE_CHECKING:
-    from ..checkpoint import LoadedEncoder
     from ..data import Source
-    from ..evaluate.features import Features
+    from ..evaluate.features.extract import Features
+    from ..runs.checkpoint import LoadedEncoder
 
 Images = Annotated[str, typer.Argument(metavar="IMAGES", help="An image, or what --data takes.", show_default=False)]
 Size = Annotated[
@@ -59,8 +59,8 @@ class Pass:
 
     def features(self, encoder: LoadedEncoder, source: Source, keep: bool = True) -> Features:
         """Features of ``source`` as evaluation takes them: those kept beside the run, or else by a pass."""
-        from ..evaluate.cache import cache_beside, encoder_identity, take_features
-        from ..machine import choose_device, choose_dtype, choose_workers
+        from ..evaluate.features.cache import cache_beside, encoder_identity, take_features
+        from ..runtime.device import choose_device, choose_dtype, choose_workers
         from ..views.evaluation import EvalTransform
 
         chosen, image = choose_device(self.device), encoder.meta["image"]

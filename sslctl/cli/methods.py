@@ -11,7 +11,7 @@ from . import output
 from .options import Json
 
 if TYPE_CHECKING:
-    from ..method import Method
+    from ..methods.base import Method
     from ..methods.recipes import Recipe
 
 

@@ -38,7 +38,7 @@ def neighbours(
 
       sslctl neighbours last.safetensors photos/ --queries mine.jpg --k 12 --json
     """
-    from ..visualize.glimpses import spaced
+    from ..visualize.maps.over_time import spaced
     from ..visualize.neighbour_sheet import agreement, describe, draw, nearest
     from ..visualize.paint import save
 

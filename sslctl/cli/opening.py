@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from . import output
 
 if TYPE_CHECKING:
-    from ..checkpoint import LoadedEncoder
+    from ..runs.checkpoint import LoadedEncoder
 
 
 def open_model(words: Path) -> LoadedEncoder:
     """The encoder that ``words`` names (see ``exchange.opening``); its notes go to stderr as warnings."""
-    from ..exchange.opening import open_encoder
+    from ..exchange.open_encoder import open_encoder
 
     encoder = open_encoder(words)
     for line in encoder.notes:

@@ -34,8 +34,8 @@ def pca(
 
       sslctl pca timm:vit_small_patch14_dinov2 horses/ --whole
     """
-    from ..machine import choose_device
-    from ..visualize.patch_pca import sight, write_pca
+    from ..runtime.device import choose_device
+    from ..visualize.maps.patch_pca import sight, write_pca
 
     encoder = open_model(model)
     backbone, image = encoder.backbone.to(choose_device(device)), encoder.meta["image"]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..advice import derivation, warnings
 from ..errors import CheckpointError, SpecError
-from ..sinks import require
-from ..spec import Spec
-from ..specfile import check_spec, read_spec_file
+from ..runs.sinks import require
+from ..spec.advice import derivation, warnings
+from ..spec.parsing import check_spec, read_spec_file
+from ..spec.schema import Spec
 from . import output
 from .following import Following
 from .options import Json
@@ -21,8 +21,8 @@ from .progress import describe_typical, typical
 from .spec_options import AUTO, BatchSizeOrAuto, open_with_notes, option, takes_spec
 
 if TYPE_CHECKING:
-    from ..build import Surroundings
-    from ..estimate import Size
+    from ..engine.setup import Surroundings
+    from ..profiling.estimate import Size
 
     Settle = Callable[[Surroundings], Surroundings]
 
@@ -70,7 +70,7 @@ def _as_it_is(around: Surroundings) -> Surroundings:
 
 def _settle_batch(around: Surroundings, resume: bool | None) -> Surroundings:
     """``around`` with the batch of the run that stands in ``--out``, or with one that fits: a number, from then on."""
-    from ..batch_size import batch_that_fits, with_run
+    from ..profiling.batch_finder import batch_that_fits, with_run
 
     spec = around.spec
     if spec.run.out is None:
@@ -92,13 +92,13 @@ def _train(spec: Spec, resume: bool | None, settle: Settle, as_json: bool) -> No
     output.note(f"{spec.method.name} · {spec.backbone.arch} · {spec.data.path}")
     require(spec.run.log_to)
 
-    from .. import distributed
-    from ..build import build
-    from ..engine import train
-    from ..estimate import estimate
-    from ..machine import choose_device
-    from ..run import FollowedRun, Run, default_directory, fresh_directory
-    from ..stop import StopRequest
+    from ..engine.loop import train
+    from ..engine.setup import build
+    from ..profiling.estimate import estimate
+    from ..runs.directory import FollowedRun, Run, default_directory, fresh_directory
+    from ..runtime import distributed
+    from ..runtime.device import choose_device
+    from ..runtime.stop import StopRequest
 
     distributed.join(choose_device(spec.run.device))
     around = open_with_notes(spec, settle)
@@ -152,8 +152,8 @@ def _say_memory(size: Size) -> None:
 def _dry_run(spec: Spec, settle: Settle, as_json: bool) -> None:
     around = open_with_notes(spec, settle)
 
-    from ..build import build
-    from ..estimate import estimate
+    from ..engine.setup import build
+    from ..profiling.estimate import estimate
 
     training = build(around)
     size = estimate(training)

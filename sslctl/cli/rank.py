@@ -18,9 +18,9 @@ from .options import BatchSize, Device, Download, Json, NoCache, Precision, Seed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..checkpoint import LoadedEncoder
     from ..data import Source
-    from ..evaluate.ranking import Agreement, Ranked
+    from ..evaluate.label_free.ranking import Agreement, Ranked
+    from ..runs.checkpoint import LoadedEncoder
 
 AUTHORS_VIEWS = 50  # of each image, for LiDAR
 BY = ("rankme", "lidar", "alpha", "nesum", "alignment", "uniformity")
@@ -68,9 +68,9 @@ def rank(
     if views == 1 or (views == 0 and by in ("lidar", "alignment")):
         raise SpecError(f"--views {views}: {by if views == 0 else 'LiDAR'} compares views of an image", "--views 10")
 
-    from .. import distributed
-    from ..evaluate.ranking import agreement, find_checkpoints
-    from ..machine import choose_device, choose_dtype, choose_workers
+    from ..evaluate.label_free.ranking import agreement, find_checkpoints
+    from ..runtime import distributed
+    from ..runtime.device import choose_device, choose_dtype, choose_workers
 
     chosen = choose_device(device)
     distributed.join(chosen)
@@ -113,9 +113,9 @@ class Judge:
     _pairs: list[tuple[Source, Source]] = field(default_factory=list)
 
     def judge(self, encoder: LoadedEncoder) -> Ranked:
-        from ..evaluate.knn import knn
-        from ..evaluate.probe import NEIGHBOURS, TEMPERATURE
-        from ..evaluate.ranking import Ranked, measure, name_of, probe_scores
+        from ..evaluate.knn.vote import knn
+        from ..evaluate.label_free.ranking import Ranked, measure, name_of, probe_scores
+        from ..evaluate.online_probe import NEIGHBOURS, TEMPERATURE
 
         source = self._source(encoder)
         name = name_of(encoder.path)
@@ -147,8 +147,8 @@ class Judge:
 
     def _source(self, encoder: LoadedEncoder) -> Source:
         from ..data import open_one
-        from ..evaluate.probe import some
-        from ..spec import DataSpec
+        from ..evaluate.online_probe import some
+        from ..spec.schema import DataSpec
 
         if self.data is None and "imported" in encoder.meta:
             raise SpecError(
@@ -161,14 +161,14 @@ class Judge:
         return self._sets[spec.path]
 
     def _labelled(self, path: str) -> tuple[Source, Source]:
-        from ..evaluate.probe import open_probe
+        from ..evaluate.online_probe import open_probe
 
         if not self._pairs:
             self._pairs.append(open_probe(path, self.images, self.seed, "--labelled"))
         return self._pairs[0]
 
     def _features(self, encoder: LoadedEncoder, source: Source) -> Any:
-        from ..evaluate.cache import cache_beside, encoder_identity, take_features
+        from ..evaluate.features.cache import cache_beside, encoder_identity, take_features
         from ..views.evaluation import EvalTransform
 
         image = encoder.meta["image"]
@@ -180,7 +180,7 @@ class Judge:
         ).features
 
     def _views(self, encoder: LoadedEncoder, source: Source) -> Tensor | None:
-        from ..evaluate.views_of import extract_views, view_plan
+        from ..evaluate.label_free.view_features import extract_views, view_plan
 
         if not self.views:
             return None
@@ -199,7 +199,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(ranked: list[Ranked], agreed: dict[str, dict[str, Agreement]], by: str) -> str:
-    from ..evaluate.ranking import FEWEST, MEASURES
+    from ..evaluate.label_free.ranking import FEWEST, MEASURES
 
     measures, scores = list(ranked[0].measures), list(dict.fromkeys(key for r in ranked for key in r.scores))
     rows = [["", *(MEASURES[m].title for m in measures), *scores]]

@@ -32,8 +32,8 @@ def report(
 
       sslctl report runs/a runs/b --out compare.html
     """
-    from ..machine import choose_device
-    from ..visualize.report import write_report
+    from ..runtime.device import choose_device
+    from ..visualize.report.page import write_report
 
     paths = list(dict.fromkeys(runs))
     page = out or (paths[0] / "report.html" if len(paths) == 1 else Path("compare.html"))
@@ -53,7 +53,7 @@ def draw(run: Path, **given: Any) -> None:
     """The report of a run that has just ended, into its directory; what ``given`` holds goes to ``write_report``."""
     page = run / "report.html"
     try:
-        from ..visualize.report import write_report
+        from ..visualize.report.page import write_report
 
         missing = write_report([run], page, **given)
     except Exception as e:  # the run is done and saved: a page that cannot be drawn takes nothing from it

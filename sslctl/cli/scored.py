@@ -26,7 +26,7 @@ Result = dict[str, Any]
 
 def finish(task: str, given: Frozen, experiment: Experiment, outcome: Outcome) -> None:
     """Print the result; exit with code 7 where its top-1, that of the first score, is under ``--fail-under``."""
-    from ..evaluate.honesty import absent_classes, overlap
+    from ..evaluate.caveats import absent_classes, overlap
 
     scores, beside, (train, test) = outcome
     first = scores[0]

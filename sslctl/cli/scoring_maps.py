@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..checkpoint import LoadedEncoder
     from ..data import Source
-    from ..visualize.attention import AttentionMaps, Look
-    from ..visualize.localisation import Eyes
+    from ..runs.checkpoint import LoadedEncoder
+    from ..visualize.maps.attention import AttentionMaps, Look
+    from ..visualize.maps.localisation import Eyes
 
 OWN, RANDOM, SHARP, CENTRE = "this encoder", "random weights", "random, as sharp", "centre prior"
 
@@ -24,8 +24,8 @@ def score_masks(
     encoder: LoadedEncoder, source: Source, masks: Path, look: Look
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Scores of the maps by the true ``masks``, ready for JSON, and the images that cannot be read."""
-    from ..visualize.localisation import gain, localise, rows
-    from ..visualize.truth import Truth
+    from ..visualize.maps.localisation import gain, localise, rows
+    from ..visualize.maps.true_masks import Truth
 
     truth = Truth(masks)
     output.note(f"{look.kind} maps of {encoder.spec.backbone.arch} against the masks in {masks}")
@@ -44,8 +44,8 @@ def score_masks(
 def _eyes(encoder: LoadedEncoder, look: Look) -> Eyes:
     """The maps of ``encoder`` and those beside which they stand."""
     from ..evaluate.baselines import random_backbone
-    from ..visualize.attention import attention_maps
-    from ..visualize.localisation import as_sharp, centre_prior
+    from ..visualize.maps.attention import attention_maps
+    from ..visualize.maps.localisation import as_sharp, centre_prior
 
     net = encoder.backbone
     fresh = random_backbone(encoder.spec.backbone, encoder.meta["image"]["size"]).to(next(net.parameters()))

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..advice import warnings
-from ..spec import Data, Spec
-from ..specfile import merge, parse_set, read_spec_file
+from ..spec.advice import warnings
+from ..spec.parsing import merge, parse_set, read_spec_file
+from ..spec.schema import Data, Spec
 from . import output
 from .options import Download, takes
 
 if TYPE_CHECKING:
-    from ..build import Surroundings
+    from ..engine.setup import Surroundings
 
 
 AUTO = "auto"
@@ -89,7 +89,7 @@ def _layer(sections: Data) -> Data:
 
 
 def _resolve(user: Data, recipe: str | None) -> Spec:
-    from ..resolve import resolve
+    from ..methods.resolve import resolve
 
     return resolve(user, recipe)
 
@@ -121,7 +121,7 @@ def open_with_notes(spec: Spec, settle: Callable[[Surroundings], Surroundings] =
 
     ``settle`` chooses what depends on the opened data.
     """
-    from ..build import open_surroundings
+    from ..engine.setup import open_surroundings
 
     around = open_surroundings(spec)
     for line in around.notes:

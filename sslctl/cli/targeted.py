@@ -22,7 +22,7 @@ def refuse_classes(given: Labelled) -> None:
 
 def target_result(task: str, experiment: Experiment, score: TargetScore) -> tuple[Result, list[str]]:
     """For JSON, and notes."""
-    from ..evaluate.honesty import overlap
+    from ..evaluate.caveats import overlap
 
     facts, notes = overlap(experiment.train, experiment.test)
     result: Result = {"task": task, **score.as_dict()}

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from .decode import Pixels
+from .demo_outlines import SHAPES
 from .folder import Split
-from .shapes import SHAPES
 from .source import ArraySource, Indices
 
 Floats = NDArray[Any]

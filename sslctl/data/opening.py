@@ -7,12 +7,12 @@ import os
 import numpy as np
 
 from ..errors import DataError, closest
-from ..spec import DataSpec
+from ..spec.schema import DataSpec
 from . import arrays, listing, pack
 from .decode import EXTENSIONS
 from .demo import DEMOS, open_demo
 from .folder import Split, folder_parts, open_folder
-from .memory import in_memory
+from .in_memory import in_memory
 from .public import PUBLIC, open_public, public_name
 from .source import Source, align_labels, printable
 from .unreadable import check_bad, check_some_readable

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import Backbone, build_backbone
-from ..spec import BackboneSpec
+from ..spec.schema import BackboneSpec
 from ..views.evaluation import EvalTransform
 from ..views.recipe import IMAGENET_MEAN, IMAGENET_STD
 

@@ -17,8 +17,8 @@ from ..data.listing import PATH_COLUMNS, read_rows
 from ..data.opening import has_own_val, split_source
 from ..data.source import Source, printable
 from ..errors import DataError
-from ..spec import DataSpec
-from .few_labels import find_named
+from ..spec.schema import DataSpec
+from .label_subsets import find_named
 from .score import RESAMPLES
 
 EXAMPLE = "write a header, then rows such as photo1.jpg,1,0,1"

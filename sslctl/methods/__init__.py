@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import SpecError, closest
 
 if TYPE_CHECKING:
-    from ..method import Method
+    from .base import Method
 
 
 class Entry(NamedTuple):

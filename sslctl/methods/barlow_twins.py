@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from .. import distributed
-from ..losses import squared_products, view_pairs
-from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import Encoder, encode_each, full_precision, mlp
+from ..layers.losses import squared_products, view_pairs
+from ..layers.modules import Encoder, encode_each, full_precision, mlp
+from ..runtime import distributed
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec
+from .base import Facts, Group, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone

@@ -12,11 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..backbones import without_drop_path
-from ..losses import mean_cosines, mean_of_others
-from ..method import Facts, Method, Output, Params, Views
-from ..modules import EMA, Encoder, encode_each, mlp
+from ..layers.losses import mean_cosines, mean_of_others
+from ..layers.modules import EMA, Encoder, encode_each, mlp
 from ..schedule import Schedule, Step, cosine, within
 from ..views.recipe import ViewRecipe, ViewSpec
+from .base import Facts, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone

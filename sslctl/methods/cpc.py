@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import SpecError
-from ..losses import info_nce_below
-from ..method import Facts, Method, Output, Params, Views
-from ..modules import Encoder, encode
+from ..layers.losses import info_nce_below
+from ..layers.modules import Encoder, encode
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec
+from .base import Facts, Method, Output, Params, Views
 from .patch_jitter import jitter_patches
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from .. import distributed
-from ..clusters import kmeans
 from ..errors import SpecError
-from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import Encoder, encode, full_precision, generator, mlp, unit
+from ..layers.clusters import kmeans
+from ..layers.modules import Encoder, encode, full_precision, generator, mlp, unit
+from ..runtime import distributed
 from ..schedule import Step
+from .base import Facts, Group, Method, Output, Params, Views
 from .swav import SwAV
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..backbones import without_drop_path
-from ..clusters import target_logs
-from ..losses import swapped_cross_entropy
-from ..method import Facts, Method, Output, Params, Views
-from ..modules import EMA, Center, Encoder, WeightNormed, encode, mlp, unit
+from ..layers.clusters import target_logs
+from ..layers.losses import swapped_cross_entropy
+from ..layers.modules import EMA, Center, Encoder, WeightNormed, encode, mlp, unit
 from ..schedule import Schedule, Step, constant, cosine, within
 from ..views.recipe import ViewRecipe, ViewSpec
+from .base import Facts, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..losses import info_nce
-from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import Encoder, encode_in_groups, encode_shuffled, mlp, shuffle, unit
+from ..layers.losses import info_nce
+from ..layers.modules import Encoder, encode_in_groups, encode_shuffled, mlp, shuffle, unit
 from ..schedule import Step
+from .base import Facts, Group, Method, Output, Params, Views
 from .moco import MoCo
 
 if TYPE_CHECKING:

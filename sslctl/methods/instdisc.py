@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from .. import distributed
-from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import Encoder, encode, full_precision, generator, mlp, unit
+from ..layers.modules import Encoder, encode, full_precision, generator, mlp, unit
+from ..runtime import distributed
 from ..schedule import Step
 from ..views.recipe import ViewRecipe
+from .base import Facts, Group, Method, Output, Params, Views
 from .moco import MoCo
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import distributed
 from ..errors import SpecError
-from ..machine import send
-from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import Encoder, encode, generator
+from ..layers.modules import Encoder, encode, generator
+from ..runtime import distributed
+from ..runtime.device import send
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec
+from .base import Facts, Group, Method, Output, Params, Views
 from .permutations import distant_permutations
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 
-from ..losses import mean_of_others, queue_contrast
-from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import EMA, Encoder, Queue, encode_in_groups, encode_shuffled, mlp, shuffle, unit
+from ..layers.losses import mean_of_others, queue_contrast
+from ..layers.modules import EMA, Encoder, Queue, encode_in_groups, encode_shuffled, mlp, shuffle, unit
 from ..schedule import Schedule, Step, constant, within
 from ..views.recipe import ViewRecipe, ViewSpec
+from .base import Facts, Group, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone

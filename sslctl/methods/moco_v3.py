@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 
 from ..backbones import without_drop_path
-from ..losses import info_nce, mean_of_others
-from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import EMA, Encoder, encode_each, mlp, unit
+from ..backbones.vit_init import begin_as_moco_v3
+from ..layers.losses import info_nce, mean_of_others
+from ..layers.modules import EMA, Encoder, encode_each, mlp, unit
 from ..schedule import Schedule, Step, cosine, within
 from ..views.recipe import ViewRecipe, ViewSpec
-from ..vit_start import begin_as_moco_v3
+from .base import Facts, Group, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone

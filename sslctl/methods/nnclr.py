@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..losses import info_nce, mean_of_others
-from ..method import Facts, Method, Output, Params, Views
-from ..modules import Encoder, Queue, encode_each, full_precision, mlp, unit
+from ..layers.losses import info_nce, mean_of_others
+from ..layers.modules import Encoder, Queue, encode_each, full_precision, mlp, unit
 from ..schedule import Step
+from .base import Facts, Method, Output, Params, Views
 from .byol import BYOL
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import distributed
-from ..machine import send
-from ..modules import generator
+from ..layers.modules import generator
+from ..runtime import distributed
+from ..runtime.device import send
 from ..schedule import Step
 
 CONTRAST = 0.6

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import SpecError, closest
-from ..spec import Data
-from ..specfile import merge, parse_yaml
+from ..spec.parsing import merge, parse_yaml
+from ..spec.schema import Data
 from . import METHODS
 
 FILE = Path(__file__).with_name("recipes.yaml")

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import distributed
-from ..losses import mean_of_others
-from ..method import Facts, Method, Output, Params, Views
-from ..modules import Encoder, encode, full_precision, mlp
+from ..layers.losses import mean_of_others
+from ..layers.modules import Encoder, encode, full_precision, mlp
+from ..runtime import distributed
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec
+from .base import Facts, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone

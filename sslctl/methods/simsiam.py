@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..losses import mean_cosines, mean_of_others
-from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import EMA, Encoder, encode_each, full_precision, mlp, unit
+from ..layers.losses import mean_cosines, mean_of_others
+from ..layers.modules import EMA, Encoder, encode_each, full_precision, mlp, unit
 from ..schedule import Step
+from .base import Facts, Group, Method, Output, Params, Views
 from .moco import MoCoV2
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import nn
 
 from ..errors import DataError
-from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import Encoder, encode
+from ..layers.modules import Encoder, encode
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec
+from .base import Facts, Group, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone

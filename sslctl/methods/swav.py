@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import distributed
-from ..clusters import sinkhorn, target_logs
-from ..losses import swapped_cross_entropy
-from ..method import Facts, Group, Method, Output, Params, Views
-from ..modules import Encoder, encode, full_precision, mlp, unit
+from ..layers.clusters import sinkhorn, target_logs
+from ..layers.losses import swapped_cross_entropy
+from ..layers.modules import Encoder, encode, full_precision, mlp, unit
+from ..runtime import distributed
 from ..schedule import Step
 from ..views.recipe import IMAGENET_MEAN, ViewRecipe, ViewSpec
+from .base import Facts, Group, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.loader import Batch
-from ..machine import send
+from ..runtime.device import send
 from . import geometric, photometric
 from .colour import on_device
 from .keyed import uniforms

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..machine import send
+from ..runtime.device import send
 
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.floating]

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..crops import CropPlan, Crops, parse_crops
-from ..spec import ViewsSpec
+from ..spec.crops import CropPlan, Crops, parse_crops
+from ..spec.schema import ViewsSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..data.source import Source
 from ..errors import DataError
-from ..evaluate.features import Features
-from ..evaluate.neighbours import neighbours
+from ..evaluate.features.extract import Features
+from ..evaluate.knn.search import neighbours
 from .paint import Picture, fit, frame, sheet
 
 TILE = 96  # px

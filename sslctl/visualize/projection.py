@@ -21,9 +21,9 @@ from torch import Tensor
 from ..data.decode import BadImage
 from ..data.source import Source
 from ..errors import MachineError, SpecError
-from ..evaluate.features import Features
+from ..evaluate.features.extract import Features
+from .maps.patch_pca import components
 from .paint import fit
-from .patch_pca import components
 
 HERE = Path(__file__).parent
 THUMB = 48  # px

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sslctl.backbones import Backbone, activation, attention, build_backbone, feature_map, own_grad_cam, rollout
 from sslctl.errors import SpecError
-from sslctl.spec import BackboneSpec
+from sslctl.spec.schema import BackboneSpec
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY_VIT = {"embed_dim": 16, "depth": 3, "num_heads": 2, "patch_size": 8}

@@ -8,7 +8,7 @@ import torch
 from sslctl.backbones import Backbone, build_backbone, feature_map
 from sslctl.backbones.outputs import OUTPUTS, check_outputs, outputs
 from sslctl.errors import SpecError
-from sslctl.spec import BackboneSpec
+from sslctl.spec.schema import BackboneSpec
 
 
 def build(arch: str, size: int, **args: object) -> Backbone:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sslctl.exchange.formats import FORMATS
+from sslctl.exchange.exports.formats import FORMATS
 from tests.cli.calling import COLOURS, call, result, tiny_vit, write_images
 
 
@@ -58,7 +58,7 @@ def test_what_cannot_be_is_said_before_anything_is_read(
     assert all(name in call("export", "--help").stdout for name in FORMATS)
     done = call("export", "nowhere", "--out", tmp_path / "e", "--format", "tim")
     assert done.exit_code == 2 and "did you mean 'timm'" in done.stderr and done.stdout == ""
-    monkeypatch.setattr("sslctl.exchange.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("sslctl.exchange.exports.formats.find_spec", lambda name: None)
     done = call("export", "nowhere", "--out", tmp_path / "e", "--format", "hf")
     assert done.exit_code == 5 and "pip install 'sslctl[transformers]'" in done.stderr
     done = call("export", vit, "--out", tmp_path / "e.onnx", "--format", "pt2", "--json")

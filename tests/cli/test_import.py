@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from sslctl import checkpoint
 from sslctl.errors import CheckpointError
-from sslctl.exchange import import_parity
-from sslctl.exchange.opening import open_encoder
+from sslctl.exchange.imports import parity as import_parity
+from sslctl.exchange.open_encoder import open_encoder
+from sslctl.runs import checkpoint
 
 from .calling import call, pretrain, result, write_images
 

@@ -14,8 +14,8 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from sslctl import checkpoint
 from sslctl.cli.main import app
+from sslctl.runs import checkpoint
 
 from ..training import picture_folder, small_spec
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sslctl.data.demo import DEMOS, open_demo
-from sslctl.data.shapes import SHAPES
+from sslctl.data.demo_outlines import SHAPES
 
 
 @pytest.fixture(scope="module", params=list(DEMOS))

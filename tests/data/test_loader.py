@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sslctl.data.folder import open_folder
+from sslctl.data.in_memory import in_memory
 from sslctl.data.loader import Loader
-from sslctl.data.memory import in_memory
 from sslctl.data.order import order
 from sslctl.data.source import ArraySource, FileSource
 from sslctl.errors import DataError

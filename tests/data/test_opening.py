@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from sslctl.data import align_labels, open_pair, open_source, split_source
-from sslctl.data.memory import HeldSource
+from sslctl.data.in_memory import HeldSource
 from sslctl.data.opening import has_own_val
 from sslctl.data.source import ArraySource, FileSource
 from sslctl.errors import DataError
-from sslctl.spec import DataSpec
+from sslctl.spec.schema import DataSpec
 
 from .conftest import MakeImage
 

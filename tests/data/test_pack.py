@@ -21,8 +21,8 @@ from sklearn.datasets import load_sample_image
 from sslctl.data import open_source
 from sslctl.data.decode import BadImage
 from sslctl.data.folder import open_folder
+from sslctl.data.in_memory import HeldSource, in_memory
 from sslctl.data.loader import Loader
-from sslctl.data.memory import HeldSource, in_memory
 from sslctl.data.pack import PackSource, open_pack
 from sslctl.data.packing import fit, write_pack
 from sslctl.data.source import FileSource

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from sslctl.build import open_surroundings
+from sslctl.data.in_memory import in_batches
 from sslctl.data.loader import Loader
-from sslctl.data.memory import in_batches
 from sslctl.data.source import ArraySource
-from sslctl.resolve import resolve
+from sslctl.engine.setup import open_surroundings
+from sslctl.methods.resolve import resolve
 from sslctl.views.augment import Augment
 from sslctl.views.recipe import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, ViewSpec
 

@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from sslctl.evaluate.heads import Heads
-from sslctl.evaluate.linear import fit
+from sslctl.evaluate.linear.logistic import fit
+from sslctl.evaluate.linear.sgd_heads import Heads
 
 from ..cli.calling import call, result, tiny_resnet
 from ..training import picture_folder

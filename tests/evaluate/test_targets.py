@@ -14,8 +14,8 @@ from sklearn.metrics import average_precision_score, r2_score
 from sklearn.preprocessing import StandardScaler
 
 from sslctl.errors import DataError
-from sslctl.evaluate.features import Features
-from sslctl.evaluate.linear_targets import linear_targets
+from sslctl.evaluate.features.extract import Features
+from sslctl.evaluate.linear.targets import linear_targets
 from sslctl.evaluate.targets import Table, read_table, score_targets
 
 from ..cli.calling import call, result, tiny_resnet

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslctl.method import Method
+from sslctl.methods.base import Method
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sslctl.method import Method, Output, Views
-from sslctl.optim import build_optimizer
+from sslctl.engine.optimizers import build_optimizer
+from sslctl.methods.base import Method, Output, Views
 from sslctl.schedule import Schedule, Step, constant
-from sslctl.spec import OptimSpec
+from sslctl.spec.schema import OptimSpec
 
 
 class Net(nn.Module):
@@ -61,7 +61,7 @@ class Trainer:
         )
 
     def step(self, views: Views, step: Step) -> Output:
-        from sslctl.engine import take_step
+        from sslctl.engine.loop import take_step
 
         return take_step(self.training, views, step)
 

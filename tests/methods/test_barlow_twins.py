@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslctl.build import lr_schedule
-from sslctl.losses import squared_products
-from sslctl.method import Facts, Views
+from sslctl.engine.optimizers import build_optimizer
+from sslctl.engine.setup import lr_schedule
+from sslctl.layers.losses import squared_products
 from sslctl.methods.barlow_twins import BarlowTwins, BarlowTwinsParams, redundancy, standardize
+from sslctl.methods.base import Facts, Views
 from sslctl.methods.vicreg import VICReg, VICRegParams, variance_covariance
-from sslctl.optim import build_optimizer
 from sslctl.schedule import Step
-from sslctl.spec import OptimSpec
+from sslctl.spec.schema import OptimSpec
 
 from .compare import same
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from sslctl.backbones import build_backbone
-from sslctl.losses import mean_cosines, mean_of_others
-from sslctl.method import Facts, Views
+from sslctl.layers.losses import mean_cosines, mean_of_others
+from sslctl.layers.modules import EMA, unit
+from sslctl.methods.base import Facts, Views
 from sslctl.methods.byol import BYOL, BYOLParams, Standardized
-from sslctl.modules import EMA, unit
 from sslctl.schedule import Step, constant, cosine
-from sslctl.spec import BackboneSpec, OptimSpec
+from sslctl.spec.schema import BackboneSpec, OptimSpec
 
 from .compare import same
 

@@ -13,20 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslctl.clusters import kmeans
 from sslctl.errors import SpecError
-from sslctl.method import Facts, Views
+from sslctl.layers.clusters import kmeans
+from sslctl.layers.modules import unit
+from sslctl.methods.base import Facts, Views
 from sslctl.methods.deepcluster_v2 import UNKNOWN, DeepClusterV2, DeepClusterV2Params
-from sslctl.modules import unit
 from sslctl.schedule import Step, constant
-from sslctl.spec import OptimSpec
+from sslctl.spec.schema import OptimSpec
 
 
 @pytest.mark.parametrize("chunk", [4096, 7])
 def test_kmeans_is_the_authors(
     golden: Callable[[str], dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr("sslctl.clusters.CHUNK", chunk)
+    monkeypatch.setattr("sslctl.layers.clusters.CHUNK", chunk)
     case = golden("deepclusterv2_kmeans")
     for head, count in enumerate((4, 6)):
         x = case["memory_embeddings"][head]

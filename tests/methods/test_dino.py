@@ -17,12 +17,12 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from sslctl.backbones import Backbone, build_backbone
-from sslctl.losses import swapped_cross_entropy
-from sslctl.method import Facts, Views
+from sslctl.layers.losses import swapped_cross_entropy
+from sslctl.layers.modules import Center
+from sslctl.methods.base import Facts, Views
 from sslctl.methods.dino import DINO, DINOParams, Head
-from sslctl.modules import Center
 from sslctl.schedule import Schedule, Step, cosine
-from sslctl.spec import BackboneSpec, OptimSpec
+from sslctl.spec.schema import BackboneSpec, OptimSpec
 
 PRECISIONS = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 WARM = Schedule(base=0.07, shape="constant", warmup_from=0.04, warmup_epochs=1, per_epoch=True)

@@ -35,12 +35,12 @@ class Net(nn.Module):
 
 def measure(name: str, rank: int, processes: int, norm: bool = False) -> dict[str, Tensor]:
     """Losses, the last gradient and all buffers after some steps on this process's share of each batch."""
-    from sslctl import distributed
-    from sslctl.method import Facts, Views
+    from sslctl.layers.batch_norm import share_statistics
     from sslctl.methods import load_method
-    from sslctl.norms import share_statistics
+    from sslctl.methods.base import Facts, Views
+    from sslctl.runtime import distributed
     from sslctl.schedule import Step
-    from sslctl.specfile import check
+    from sslctl.spec.parsing import check
     from tests.methods.small import SMALL
 
     torch.manual_seed(0)

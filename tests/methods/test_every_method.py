@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sslctl import checkpoint
 from sslctl.backbones import build_backbone
-from sslctl.crops import parse_crops
 from sslctl.errors import SpecError
-from sslctl.method import Facts, Method, Views
+from sslctl.layers.modules import EMA
 from sslctl.methods import METHODS, load_method
-from sslctl.modules import EMA
+from sslctl.methods.base import Facts, Method, Views
+from sslctl.runs import checkpoint
 from sslctl.schedule import Step, constant
-from sslctl.spec import BackboneSpec, OptimSpec, ViewsSpec
-from sslctl.specfile import check, check_spec, problems
+from sslctl.spec.crops import parse_crops
+from sslctl.spec.parsing import check, check_spec, problems
+from sslctl.spec.schema import BackboneSpec, OptimSpec, ViewsSpec
 from sslctl.views.recipe import plan_views
 
 from .small import SMALL

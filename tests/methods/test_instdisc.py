@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslctl.method import Facts, Views
+from sslctl.layers.modules import unit
+from sslctl.methods.base import Facts, Views
 from sslctl.methods.instdisc import EPS, InstDisc, InstDiscParams
-from sslctl.modules import unit
 from sslctl.schedule import Step
 
 from .compare import part

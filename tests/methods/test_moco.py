@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from sslctl.backbones import build_backbone
-from sslctl.method import Facts, Views
+from sslctl.layers.modules import Encoder, encode, encode_in_groups, encode_shuffled, mlp
+from sslctl.methods.base import Facts, Views
 from sslctl.methods.end_to_end import EndToEnd, EndToEndParams
 from sslctl.methods.moco import MoCo, MoCoParams, MoCoV2, MoCoV2Params
-from sslctl.modules import Encoder, encode, encode_in_groups, encode_shuffled, mlp
 from sslctl.schedule import Step, constant
-from sslctl.spec import BackboneSpec, OptimSpec
+from sslctl.spec.schema import BackboneSpec, OptimSpec
 
 from .compare import Tiny, load, official, part, same, same_gradients
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from sslctl.backbones import build_backbone
-from sslctl.losses import info_nce
-from sslctl.method import Facts, Views
+from sslctl.backbones.vit_init import sincos_positions
+from sslctl.layers.losses import info_nce
+from sslctl.layers.modules import unit
+from sslctl.methods.base import Facts, Views
 from sslctl.methods.moco_v3 import MoCoV3, MoCoV3Params
-from sslctl.modules import unit
 from sslctl.schedule import Schedule, Step, constant
-from sslctl.spec import BackboneSpec, OptimSpec
-from sslctl.vit_start import sincos_positions
+from sslctl.spec.schema import BackboneSpec, OptimSpec
 
 from .compare import Tiny, load, part, same, same_gradients
 

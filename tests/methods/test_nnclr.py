@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslctl.losses import info_nce, mean_of_others
-from sslctl.method import Facts, Views
+from sslctl.layers.losses import info_nce, mean_of_others
+from sslctl.layers.modules import unit
+from sslctl.methods.base import Facts, Views
 from sslctl.methods.nnclr import NNCLR, NNCLRParams
-from sslctl.modules import unit
 from sslctl.schedule import Step
 
 from .compare import same

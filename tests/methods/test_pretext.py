@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslctl.errors import DataError, SpecError
-from sslctl.losses import info_nce_below
-from sslctl.method import Facts, Views
+from sslctl.layers.losses import info_nce_below
+from sslctl.methods.base import Facts, Views
 from sslctl.methods.cpc import CPC, Context, CPCParams
 from sslctl.methods.jigsaw import Jigsaw, JigsawParams
 from sslctl.methods.patch_jitter import jitter_patches

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from sslctl.advice import warnings
 from sslctl.errors import SpecError
 from sslctl.methods import METHODS, load_method
 from sslctl.methods.recipes import Recipe, published, stack
-from sslctl.resolve import resolve
+from sslctl.methods.resolve import resolve
+from sslctl.spec.advice import warnings
 
 
 def spec(method: dict[str, Any], **sections: Any) -> Any:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from sslctl import checkpoint
-from sslctl.engine import train
+from sslctl.engine.loop import train
 from sslctl.errors import DataError, Stopped
 from sslctl.methods import METHODS
-from sslctl.run import Run
-from sslctl.specfile import merge
+from sslctl.runs import checkpoint
+from sslctl.runs.directory import Run
+from sslctl.spec.parsing import merge
 
 from ..training import StopAfter, picture_folder, silent, small_spec, training
 from .small import SMALL

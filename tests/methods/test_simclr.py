@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslctl.errors import SpecError
-from sslctl.method import Facts, Views
+from sslctl.methods.base import Facts, Views
 from sslctl.methods.simclr import SimCLR, SimCLRParams, nt_xent
 from sslctl.schedule import Step
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sslctl.losses import mean_cosines, mean_of_others
-from sslctl.method import Facts, Views
+from sslctl.layers.losses import mean_cosines, mean_of_others
+from sslctl.layers.modules import unit
+from sslctl.methods.base import Facts, Views
 from sslctl.methods.simsiam import SimSiam, SimSiamParams
-from sslctl.modules import unit
 from sslctl.schedule import Step, constant
-from sslctl.spec import OptimSpec
+from sslctl.spec.schema import OptimSpec
 
 from .compare import Tiny, load, part, same, same_gradients
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import sslctl.methods.swav as module
-from sslctl.method import Facts, Views
+from sslctl.methods.base import Facts, Views
 from sslctl.methods.swav import SwAV, SwAVParams
 from sslctl.schedule import Schedule, Step, constant
-from sslctl.spec import OptimSpec
+from sslctl.spec.schema import OptimSpec
 
 SMALL = SwAVParams(prototypes=10, hidden=4, out=6, queue=0, freeze_prototypes_epochs=2)
 LARC = OptimSpec(name="larc", momentum=0.9, trust=0.001)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F2
 
 from sslctl.data.loader import Batch
-from sslctl.spec import ViewsSpec
+from sslctl.spec.schema import ViewsSpec
 from sslctl.views import augment as module
 from sslctl.views import geometric, photometric
 from sslctl.views.augment import Augment, Views

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from sslctl.spec import ViewsSpec
+from sslctl.spec.schema import ViewsSpec
 from sslctl.views.geometric import SLOTS, crop_boxes
 from sslctl.views.keyed import uniforms
 from sslctl.views.recipe import IMAGENET_MEAN, IMAGENET_STD, ViewRecipe, ViewSpec, plan_views

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslctl.data.source import ArraySource
 from sslctl.errors import DataError
-from sslctl.evaluate.features import Features
+from sslctl.evaluate.features.extract import Features
 from sslctl.visualize.neighbour_sheet import OTHER, SAME, agreement, describe, draw, nearest
 
 

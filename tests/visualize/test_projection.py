@@ -15,7 +15,7 @@ from PIL import Image
 
 from sslctl.data.source import ArraySource
 from sslctl.errors import MachineError, SpecError
-from sslctl.evaluate.features import Features
+from sslctl.evaluate.features.extract import Features
 from sslctl.visualize.projection import THUMB, flatten, some, thumbnails, write_page
 
 from ..browser import Browser

@@ -1,0 +1,1 @@
+"""Training: setup from a spec, the loop, optimizers, meter, health."""

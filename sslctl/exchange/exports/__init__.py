@@ -1,0 +1,1 @@
+"""Encoders in other tools' formats, checked for parity."""

@@ -1,0 +1,93 @@
+"""A ResNet under the names of detectron2's backbone, in the file that its checkpointer reads."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor
+
+from ...backbones import Backbone
+from ...errors import SpecError
+from .architecture import ANY, ResNetShape, resnet_shape, two_sizes
+from .formats import Order, Written
+from .pth import write_pth
+from .snippets import encode, joined, prepare
+from .torchvision_file import resnet_code, resnet_state
+
+DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
+    (False, (2, 2, 2, 2)): 18,
+    (False, (3, 4, 6, 3)): 34,
+    (True, (3, 4, 6, 3)): 50,
+    (True, (3, 4, 23, 3)): 101,
+    (True, (3, 8, 36, 3)): 152,
+}
+
+
+def write(order: Order) -> Written:
+    """A .pth file of {"model": tensors, "__author__", "matching_heuristics"}, all plain.
+
+    detectron2 reads .pkl and .pth alone; of the two, ``torch.load(weights_only=True)`` reads the second, and nobody
+    need unpickle anything. With ``matching_heuristics`` its checkpointer finds these names under whatever prefix the
+    backbone has in the model (detection_checkpoint.py). mmdetection takes torchvision's names: ``--format torchvision
+    --out NAME.pth``. Raises SpecError for a net that its configuration cannot name.
+    """
+    encoder = order.encoder
+    backbone, image = encoder.backbone, encoder.meta["image"]
+    shape = resnet_shape(backbone, "detectron2")
+    depth = DEPTHS.get((shape.bottleneck, tuple(shape.depths)))
+    if shape.small:
+        raise SpecError("detectron2's ResNet begins with 7x7 and max-pool; this one has the stem for small images", ANY)
+    if depth is None or shape.stem != 64 or shape.widths[0] != (256 if shape.bottleneck else 64):
+        raise SpecError(f"detectron2 has no ResNet of {shape.depths} blocks and widths {shape.widths}", ANY)
+    build = resnet_code(backbone, encoder.spec.backbone.arch)
+    write_pth(order.path, renamed(backbone), __author__="sslctl", matching_heuristics=True)
+    back = (
+        "import re\n\nimport numpy as np\nimport torch\nfrom PIL import Image, ImageOps\nfrom torch import nn\n"
+        "from torchvision import models\n\n"
+        "# Names back to torchvision's, to look at the encoder without detectron2.\n"
+        f'state = torch.load({order.name!r}, weights_only=True)["model"]\n'
+        "for theirs, ours in [\n"
+        '    (r"^stem\\.", ""), (r"^res(\\d)", lambda m: f"layer{int(m[1]) - 1}"),\n'
+        '    (r"conv(\\d)\\.norm", r"bn\\1"), (r"shortcut\\.norm", "downsample.1"), (r"shortcut", "downsample.0"),\n'
+        "]:\n"
+        "    state = {re.sub(theirs, ours, name): value for name, value in state.items()}\n"
+        f"{build}net.load_state_dict(state)\nnet.eval()\n"
+    )
+    code = joined(back, prepare(image), encode("net(x)", f"(B, {backbone.dim})"))
+    more = _config(order.name, shape, depth, image)
+    who = "torchvision, under its names again"
+    return Written(code, two_sizes(encoder), "detectron2", more=more, checked_by=who)
+
+
+def renamed(backbone: Backbone) -> dict[str, Tensor]:
+    """Names as facebookresearch/detectron2, tools/convert-torchvision-to-d2.py, makes them."""
+    found = {}
+    for name, value in resnet_state(backbone).items():
+        name = name if name.startswith("layer") else f"stem.{name}"
+        name = re.sub(r"^layer(\d)", lambda m: f"res{int(m[1]) + 1}", name)
+        name = re.sub(r"\bbn(\d)", r"conv\1.norm", name)
+        name = name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+        found[name] = value
+    return found
+
+
+def _config(name: str, shape: ResNetShape, depth: int, image: dict[str, list[float]]) -> str:
+    mean, std = ([round(255 * float(v), 3) for v in image[key]] for key in ("mean", "std"))
+    lines = [
+        "For detectron2 (its pixels are 0 to 255, and its stride lies in the 3x3 convolution):",
+        "",
+        "```yaml",
+        "MODEL:",
+        f"  WEIGHTS: {name}",
+        f"  PIXEL_MEAN: {mean}",
+        f"  PIXEL_STD: {std}",
+        "  RESNETS:",
+        f"    DEPTH: {depth}",
+        "    STRIDE_IN_1X1: false",
+        "    NORM: BN  # or SyncBN; FrozenBN keeps the statistics as they are",
+    ]
+    if shape.bottleneck:
+        lines += [f"    NUM_GROUPS: {shape.groups}", f"    WIDTH_PER_GROUP: {shape.inner // shape.groups}"]
+    else:
+        lines += ["    RES2_OUT_CHANNELS: 64"]
+    return "\n".join([*lines, "INPUT:", "  FORMAT: RGB", "```"])

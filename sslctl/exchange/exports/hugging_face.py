@@ -1,0 +1,234 @@
+"""An encoder as a Hugging Face folder: ViTModel, Dinov2Model, Dinov2WithRegistersModel or ResNetModel, as fits."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from ...backbones import Backbone
+from ...errors import SpecError
+from ...files import write_atomically
+from ...views.evaluation import EvalTransform
+from . import timm_folder as export_timm
+from .architecture import ANY, ViTShape, resnet_shape, two_sizes, vit_positions, vit_shape
+from .formats import Order, Written
+from .snippets import encode, joined
+
+Config = dict[str, Any]
+
+# timm's name in a block -> that of ViTModel, and of Dinov2Model. qkv is cut in three beforehand.
+_ATTENTION = {
+    "attn.q.": "attention.attention.query.",
+    "attn.k.": "attention.attention.key.",
+    "attn.v.": "attention.attention.value.",
+    "attn.proj.": "attention.output.dense.",
+}
+_VIT = _ATTENTION | {
+    "norm1.": "layernorm_before.",
+    "norm2.": "layernorm_after.",
+    "mlp.fc1.": "intermediate.dense.",
+    "mlp.fc2.": "output.dense.",
+}
+_DINOV2 = _ATTENTION | {"ls1.gamma": "layer_scale1.lambda1", "ls2.gamma": "layer_scale2.lambda1"}
+_SWIGLU = {"mlp.fc1.": "mlp.weights_in.", "mlp.fc2.": "mlp.weights_out."}
+
+
+def write(order: Order) -> Written:
+    """config.json, preprocessor_config.json and model.safetensors, under the names that the Hub's own files have.
+
+    A net for which transformers has no class of its own goes as timm's folder, which AutoModel reads through timm.
+    """
+    backbone, image = order.encoder.backbone, order.encoder.meta["image"]
+    try:
+        config, state = vit(backbone, image["size"]) if backbone.kind == "vit" else resnet(backbone)
+    except SpecError as e:
+        return _through_timm(order, e.message)
+    config |= {"dtype": "float32", "torch_dtype": "float32"}
+    for name, held in (("config.json", config), ("preprocessor_config.json", processor(image))):
+        write_atomically(order.path / name, (json.dumps(held, indent=2) + "\n").encode())
+    write_atomically(order.path / "model.safetensors", save(state, {"format": "pt"}))
+    small = backbone.stem == "small"
+    option = ", add_pooling_layer=False" if config["model_type"] == "vit" else ""
+    load = _small_stem(backbone, order.name) if small else _load(order.name, option)
+    token = "last_hidden_state[:, 0]" if backbone.kind == "vit" else "pooler_output.flatten(1)"
+    code = joined(load, _prepare(order.name), encode(f"net(pixel_values=x).{token}", f"(B, {backbone.dim})"))
+    notes = []
+    if small:
+        notes.append(
+            "AutoModel alone cannot build the stem for small images (3x3, stride 1, no max-pool), and refuses these"
+            " weights: load them with the code in the card"
+        )
+    if backbone.kind == "vit":
+        notes.append(
+            f"transformers resizes position embeddings in its own way: features are the same at {image['size']} px only"
+        )
+    return Written(code, two_sizes(order.encoder, native=backbone.kind == "vit"), "transformers", notes=notes)
+
+
+def vit(backbone: Backbone, size: int) -> tuple[Config, dict[str, Tensor]]:
+    """config.json and tensors of a ViT for images of ``size`` px.
+
+    SpecError where none of transformers' classes is one like it.
+    """
+    shape = vit_shape(backbone, size)
+    dinov2 = "layer scale" in shape.special
+    known = {"no bias in qkv"} | ({"layer scale", "registers", "SwiGLU"} if dinov2 else set())
+    if rest := shape.special - known:
+        raise SpecError(f"transformers has no ViT with {' and '.join(sorted(rest))}")
+    config = _vit_config(shape, dinov2, float(backbone.net.norm.eps))
+    table, registers = vit_positions(backbone, size)
+    state = {"embeddings.position_embeddings": table}
+    if dinov2:
+        state["embeddings.mask_token"] = torch.zeros(1, shape.dim)
+    if registers is not None:
+        state["embeddings.register_tokens"] = registers
+    names = (_DINOV2 | (_SWIGLU if "SwiGLU" in shape.special else {})) if dinov2 else _VIT
+    whole = {"cls_token": "embeddings.cls_token"}
+    ends = {"norm.": "layernorm.", "patch_embed.proj.": "embeddings.patch_embeddings.projection."}
+    for name, value in _apart(backbone.net.state_dict()).items():
+        if name.startswith("blocks."):
+            for ours, theirs in names.items():
+                name = name.replace(f".{ours}", f".{theirs}")
+            state[name.replace("blocks.", "encoder.layer.", 1)] = value
+        elif name not in ("pos_embed", "reg_token"):
+            for ours, theirs in ends.items():
+                name = re.sub(f"^{re.escape(ours)}", theirs, name)
+            state[whole.get(name, name)] = value
+    return config, {name: value.detach().contiguous() for name, value in state.items()}
+
+
+def resnet(backbone: Backbone) -> tuple[Config, dict[str, Tensor]]:
+    """config.json and tensors of ResNetModel. SpecError for a ResNet that it cannot be."""
+    shape = resnet_shape(backbone, "transformers")
+    inner = shape.widths[0] // 4 if shape.bottleneck else shape.inner
+    if shape.groups != 1 or shape.inner != inner:
+        raise SpecError("transformers has no ResNeXt and no wide ResNet")
+    config = {
+        "architectures": ["ResNetModel"],
+        "model_type": "resnet",
+        "num_channels": 3,
+        "embedding_size": shape.stem,
+        "hidden_sizes": shape.widths,
+        "depths": shape.depths,
+        "layer_type": "bottleneck" if shape.bottleneck else "basic",
+        "hidden_act": "relu",
+        "downsample_in_first_stage": False,
+        "downsample_in_bottleneck": False,
+    }
+    state = {}
+    for name, value in backbone.net.state_dict().items():
+        name = re.sub(r"^layer(\d)\.(\d+)", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}", name)
+        name = re.sub(r"^(conv1|bn1)", r"embedder.embedder.\1", name)
+        name = name.replace("downsample.0", "shortcut.convolution").replace("downsample.1", "shortcut.normalization")
+        name = re.sub(r"embedder\.conv1", "embedder.convolution", name)
+        name = re.sub(r"embedder\.bn1", "embedder.normalization", name)
+        name = re.sub(r"\.conv(\d)\.", lambda m: f".layer.{int(m[1]) - 1}.convolution.", name)
+        name = re.sub(r"\.bn(\d)\.", lambda m: f".layer.{int(m[1]) - 1}.normalization.", name)
+        state[name] = value.contiguous()
+    return config, state
+
+
+def processor(image: Config) -> Config:
+    """preprocessor_config.json of the evaluation transform: short side, central square, less mean, over deviation."""
+    size = image["size"]
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": EvalTransform(size, image["mean"], image["std"]).short},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(image["mean"]),
+        "image_std": list(image["std"]),
+    }
+
+
+def _vit_config(shape: ViTShape, dinov2: bool, eps: float) -> Config:
+    config: Config = {
+        "hidden_size": shape.dim,
+        "num_hidden_layers": shape.depth,
+        "num_attention_heads": shape.heads,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": eps,
+        "image_size": shape.size,
+        "patch_size": shape.patch,
+        "num_channels": 3,
+        "qkv_bias": shape.qkv_bias,
+    }
+    if not dinov2:
+        return config | {"architectures": ["ViTModel"], "model_type": "vit", "intermediate_size": shape.hidden}
+    swiglu = "SwiGLU" in shape.special
+    ratio = shape.hidden / shape.dim * (1.5 if swiglu else 1)  # of Dinov2SwiGLUFFN, which takes two thirds
+    config |= {"mlp_ratio": int(ratio) if ratio == int(ratio) else ratio, "use_swiglu_ffn": swiglu}
+    if not shape.registers:
+        return config | {"architectures": ["Dinov2Model"], "model_type": "dinov2"}
+    return config | {
+        "architectures": ["Dinov2WithRegistersModel"],
+        "model_type": "dinov2_with_registers",
+        "num_register_tokens": shape.registers,
+    }
+
+
+def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``attn.qkv`` as ``attn.q``, ``attn.k`` and ``attn.v``."""
+    found: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if ".attn.qkv." in name:
+            found |= {name.replace("qkv", part): x for part, x in zip("qkv", value.chunk(3), strict=True)}
+        else:
+            found[name] = value
+    return found
+
+
+def _load(name: str, option: str) -> str:
+    return (
+        "import torch\nfrom PIL import Image\nfrom transformers import AutoImageProcessor, AutoModel\n\n"
+        f"net = AutoModel.from_pretrained({f'./{name}'!r}{option}).eval()\n"
+    )
+
+
+def _small_stem(backbone: Backbone, name: str) -> str:
+    conv = backbone.net.conv1
+    return (
+        "import torch\nfrom PIL import Image\nfrom safetensors.torch import load_file\nfrom torch import nn\n"
+        "from transformers import AutoConfig, AutoImageProcessor, AutoModel\n\n"
+        f"net = AutoModel.from_config(AutoConfig.from_pretrained({f'./{name}'!r}))\n"
+        "stem = net.embedder\n"
+        f"stem.embedder.convolution = nn.Conv2d(3, {conv.out_channels}, 3, padding={conv.padding[0]}, bias=False)"
+        "  # for small images\n"
+        "stem.pooler = nn.Identity()\n"
+        f"net.load_state_dict(load_file({f'{name}/model.safetensors'!r}))\nnet.eval()\n"
+    )
+
+
+def _prepare(name: str) -> str:
+    return (
+        f"processor = AutoImageProcessor.from_pretrained({f'./{name}'!r})\n\n\n"
+        "def prepare(image):  # a PIL image\n"
+        '    return processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]\n'
+    )
+
+
+def _through_timm(order: Order, reason: str) -> Written:
+    """timm's folder, which transformers reads as TimmWrapperModel where timm is installed."""
+    if order.encoder.backbone.stem == "small":
+        raise SpecError(f"{reason}, and through timm no stem for small images", ANY)
+    written = export_timm.write(order)
+    code = joined(
+        _load(order.name, ""),
+        _prepare(order.name),
+        encode("net(pixel_values=x).pooler_output", f"(B, {order.encoder.backbone.dim})"),
+    )
+    notes = [f"{reason}: AutoModel reads this folder through timm, which must be installed", *written.notes]
+    return Written(code, written.sizes, "transformers", notes=notes)

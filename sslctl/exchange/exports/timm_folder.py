@@ -1,0 +1,114 @@
+"""An encoder as a folder that timm loads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save
+
+from ...errors import SpecError
+from ...files import write_atomically
+from ...runs.checkpoint import LoadedEncoder
+from ...views.evaluation import SMALL
+from .architecture import ANY, two_sizes, vit_positions
+from .formats import Order, Written
+from .snippets import encode, joined
+
+
+def write(order: Order) -> Written:
+    """config.json in the layout of timm's hub, and model.safetensors. SpecError for what timm cannot build."""
+    encoder = order.encoder
+    backbone = encoder.backbone
+    spec, size = encoder.spec.backbone, encoder.meta["image"]["size"]
+    if spec.width is not None or spec.padding == "same":
+        what = f"width {spec.width}" if spec.width is not None else "TensorFlow's padding"
+        raise SpecError(f"timm.create_model cannot build a ResNet of {what}", ANY)
+    native = backbone.kind == "vit" and backbone.position != "timm"
+    state = dict(backbone.net.state_dict())
+    if native:
+        state["pos_embed"] = vit_positions(backbone, size)[0]
+    state = {name: value.contiguous() for name, value in state.items()}
+    write_atomically(order.path / "model.safetensors", save(state, {"format": "pt"}))
+    write_atomically(order.path / "config.json", (json.dumps(config(encoder), indent=2) + "\n").encode())
+    notes = []
+    if backbone.stem == "small":
+        notes.append(
+            "timm.create_model alone cannot build the stem for small images (3x3, stride 1, no max-pool), and refuses"
+            " these weights: load them with the code in the card"
+        )
+    if native:
+        notes.append(f"timm resizes position embeddings in its own way: features are the same at {size} px only")
+    code = joined(_load(encoder, order.name), encode("net(x)", f"(B, {backbone.dim})"))
+    return Written(code, two_sizes(encoder, native), "timm", notes=notes)
+
+
+def config(encoder: LoadedEncoder) -> dict[str, Any]:
+    """timm's description of the model: how to build it, and how its images were prepared."""
+    return {
+        "architecture": encoder.spec.backbone.arch,
+        "num_classes": 0,
+        "num_features": encoder.backbone.dim,
+        "model_args": model_args(encoder),
+        "pretrained_cfg": {
+            "tag": "sslctl",
+            "custom_load": False,
+            "fixed_input_size": False,
+            **_images(encoder),
+            "num_classes": 0,
+        },
+    }
+
+
+def model_args(encoder: LoadedEncoder) -> dict[str, Any]:
+    """What timm's constructor must be told beside the architecture; no more, since other readers of the layout balk."""
+    args = dict(encoder.spec.backbone.args)
+    if encoder.backbone.kind == "vit":
+        net = encoder.backbone.net
+        native = encoder.backbone.position == "timm"
+        args |= {"img_size": encoder.backbone.image_size if native else encoder.meta["image"]["size"]}
+        args |= {"dynamic_img_size": True}
+        with torch.device("meta"):
+            plain = timm.create_model(encoder.spec.backbone.arch, pretrained=False, num_classes=0, **args)
+        if net.global_pool != plain.global_pool:
+            args |= {"global_pool": net.global_pool, "fc_norm": not isinstance(net.fc_norm, torch.nn.Identity)}
+    return args
+
+
+def _images(encoder: LoadedEncoder) -> dict[str, Any]:
+    image = encoder.meta["image"]
+    size = image["size"]
+    return {
+        "input_size": [3, size, size],
+        "interpolation": "bicubic",
+        "crop_pct": 1.0 if size < SMALL else 0.875,
+        "crop_mode": "center",
+        "mean": list(image["mean"]),
+        "std": list(image["std"]),
+    }
+
+
+def _load(encoder: LoadedEncoder, name: str) -> str:
+    """Python that loads the export into ``net``, and defines ``prepare``."""
+    if encoder.backbone.stem == "imagenet":
+        return (
+            "import timm\nimport torch\nfrom PIL import Image\n\n"
+            f"net = timm.create_model({f'local-dir:{name}'!r}, pretrained=True).eval()\n"
+            "prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(net))\n"
+        )
+    width = encoder.backbone.net.conv1.out_channels
+    padding = encoder.backbone.net.conv1.padding[0]
+    args = "".join(f", {key}={value!r}" for key, value in model_args(encoder).items())
+    images = "".join(f", {key}={value!r}" for key, value in _images(encoder).items())
+    return (
+        "import timm\nimport torch\nfrom PIL import Image\nfrom safetensors.torch import load_file\n"
+        "from torch import nn\n\n"
+        f"net = timm.create_model({encoder.spec.backbone.arch!r}, num_classes=0{args})\n"
+        f"net.conv1 = nn.Conv2d(3, {width}, 3, padding={padding}, bias=False)  # the stem for small images\n"
+        "net.maxpool = nn.Identity()\n"
+        f"net.load_state_dict(load_file({f'{name}/model.safetensors'!r}))\n"
+        "net.eval()\n"
+        f"prepare = timm.data.create_transform({images[2:]})\n"
+    )

@@ -1,0 +1,1 @@
+"""Other tools' weights as encoders, checked for parity."""

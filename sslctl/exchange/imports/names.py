@@ -1,0 +1,144 @@
+"""From the names that other libraries give to the weights of an encoder to timm's; what belongs to no encoder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError
+
+State = dict[str, Tensor]
+Rules = tuple[tuple[str, str], ...]
+
+# Beside an encoder, under its own prefix: classifiers, projectors, what masked methods need.
+NO_ENCODER = re.compile(
+    r"(fc|head|heads|classifier|linear|pooler|projection_head|projector|predictor|prototypes|decoder\w*|last_layer)\."
+    r"|(mask_token|masked_embed|embeddings\.mask_token|decoder_pos_embed|queue\w*)$"
+)
+TORCHVISION_VIT: Rules = (
+    (r"^class_token$", "cls_token"),
+    (r"^conv_proj\.", "patch_embed.proj."),
+    (r"^encoder\.pos_embedding$", "pos_embed"),
+    (r"^encoder\.ln\.", "norm."),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+    (r"\.ln_(\d)\.", r".norm\1."),
+    (r"\.self_attention\.in_proj_", ".attn.qkv."),
+    (r"\.self_attention\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.(?:0|linear_1)\.", ".mlp.fc1."),
+    (r"\.mlp\.(?:3|linear_2)\.", ".mlp.fc2."),
+)
+HF_VIT: Rules = (
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.register_tokens$", "register_tokens"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^layernorm\.", "norm."),
+    (r"^(?:encoder\.layer|layers)\.(\d+)\.", r"blocks.\1."),
+    (r"\.attention\.(?:attention\.(query|key|value)|(q|k|v)_proj)\.", r".attn.\1\2."),
+    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
+    (r"\.mlp\.weights_in\.", ".mlp.w12."),
+    (r"\.mlp\.weights_out\.", ".mlp.w3."),
+)
+HF_RESNET: Rules = (
+    (r"^embedder\.embedder\.convolution\.", "conv1."),
+    (r"^embedder\.embedder\.normalization\.", "bn1."),
+    (r"^encoder\.stages\.(\d)\.layers\.(\d+)\.", r"layer\1+1.\2."),
+    (r"\.shortcut\.convolution\.", ".downsample.0."),
+    (r"\.shortcut\.normalization\.", ".downsample.1."),
+    (r"\.layer\.(\d)\.convolution\.", r".conv\1+1."),
+    (r"\.layer\.(\d)\.normalization\.", r".bn\1+1."),
+)
+CHILDREN: Rules = ((r"^0\.", "conv1."), (r"^1\.", "bn1."), (r"^([4-7])\.", r"layer\1-3."))
+
+
+@dataclass(frozen=True)
+class Naming:
+    """A library's names: there where each of ``marks`` matches the beginning of one."""
+
+    title: str
+    marks: tuple[str, ...]
+    rules: Rules = ()
+    finish: Callable[[State], State] = lambda state: state
+
+
+def join_qkv(state: State) -> State:
+    """Query, key and value, each for itself, joined into one matrix; then as Facebook's names."""
+    out = dict(state)
+    for name in [name for name in state if re.search(r"\.attn\.(query|q)\.", name)]:
+        stem, _, kind = name.rpartition(".")
+        words = ("query", "key", "value") if stem.endswith("query") else ("q", "k", "v")
+        block = stem.rpartition(".")[0]
+        names = [f"{block}.{word}.{kind}" for word in words]
+        if missing := [one for one in names if one not in out]:
+            raise CheckpointError(f"of a block's query, key and value one is missing: {missing[0]}")
+        out[f"{block}.qkv.{kind}"] = torch.cat([out.pop(one) for one in names])
+    return facebook_vit(out)
+
+
+def facebook_vit(state: State) -> State:
+    """The ViTs of DINO to DINOv2 and MAE: blocks in chunks, register tokens, SwiGLU as facebookresearch writes them.
+
+    Blocks keep their global number inside a chunk (dinov2, vision_transformer.py, BlockChunk). DINOv2 adds positions
+    before it inserts the registers, so that [CLS] has one and they have none; timm says the same with the position of
+    [CLS] added to it and no other (``no_embed_class``).
+    """
+    chunks: dict[str, set[str]] = {}
+    out: State = {}
+    for name, value in state.items():
+        if found := re.match(r"blocks\.(\d+)\.(\d+)\.", name):
+            chunks.setdefault(found[1], set()).add(found[2])
+            name = f"blocks.{name[len(found[0]) - len(found[2]) - 1 :]}"
+        out[re.sub(r"\.mlp\.w(12|3)\.", lambda m: f".mlp.fc{1 if m[1] == '12' else 2}.", name)] = value
+    if len({len(blocks) for blocks in chunks.values()}) > 1:
+        sizes = ", ".join(str(len(blocks)) for blocks in chunks.values())
+        raise CheckpointError(f"its chunks hold {sizes} blocks: a block is missing")
+    if "register_tokens" in out:
+        registers = out.pop("register_tokens")
+        table, cls = out.get("pos_embed"), out.get("cls_token")
+        if table is None or cls is None or table.ndim != 3 or cls.shape != table[:, :1].shape:
+            raise CheckpointError("register_tokens without a cls_token and a pos_embed of the same width")
+        out |= {"reg_token": registers, "cls_token": cls + table[:, :1], "pos_embed": table[:, 1:]}
+    return out
+
+
+NAMINGS = (
+    Naming("timm's or torchvision's ResNet", (r"conv1\.weight", r"layer1\.0\.")),
+    Naming("timm's or Facebook's ViT", (r"patch_embed\.proj\.weight", r"blocks\.0\."), finish=facebook_vit),
+    Naming("torchvision's ViT", (r"conv_proj\.", r"encoder\.layers\.encoder_layer_0\."), TORCHVISION_VIT),
+    Naming("Hugging Face's ViT", (r"embeddings\.patch_embeddings\.",), HF_VIT, join_qkv),
+    Naming("Hugging Face's ResNet", (r"embedder\.embedder\.", r"encoder\.stages\.0\."), HF_RESNET),
+    Naming("children of a ResNet in a row", (r"0\.weight", r"4\.0\.conv1\."), CHILDREN),
+)
+
+
+BY_NAME = Naming("timm", ())  # of a model whose name is given: any names
+
+
+def naming_of(names: list[str]) -> Naming | None:
+    """Whose names these are; None where they are no encoder's that is known."""
+    return next(
+        (one for one in NAMINGS if all(any(re.match(mark, name) for name in names) for mark in one.marks)), None
+    )
+
+
+def to_timm(state: State, naming: Naming) -> State:
+    """The encoder in ``state`` in timm's names, with what belongs to no encoder left out, where names tell."""
+    renamed = {}
+    for name, value in state.items():
+        if naming is not BY_NAME and NO_ENCODER.match(name):
+            continue
+        for pattern, new in naming.rules:
+            name = re.sub(pattern, new, name)
+        if naming.rules:  # numbers that count from elsewhere
+            name = re.sub(r"(\d)([+-])(\d)", lambda m: str(int(m[1]) + int(m[2] + m[3])), name)
+        renamed[name] = value
+    return naming.finish(renamed)

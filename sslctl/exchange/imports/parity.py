@@ -1,0 +1,132 @@
+"""An import written as a checkpoint, once its features are those of the library that the weights came from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...errors import SpecError
+from ...files import replacing, write_atomically
+from ...runs.checkpoint import LoadedEncoder, load_encoder
+from ..exports.parity import IMAGES, Parity, at_size, compare, demand, normalised, real_images, run_fresh
+from . import formulas as formulas
+from .facts import write
+from .folder import is_folder
+from .names import to_timm
+from .recognise import Taken
+
+TOLERANCE, DEEP_TOLERANCE = 1e-5, 1e-4  # of the largest number of an image; the second above twelve blocks
+WORK = 25e6 * 224**2  # parameters times pixels of a ResNet-50 at its size: what all images are compared with
+HELD = "held.safetensors"
+
+_HEAD = "import sys, torch\nfrom safetensors.torch import load_file, save_file\nx = load_file(sys.argv[1])['x']\n"
+_TAIL = "\nwith torch.no_grad():\n    save_file({'y': f(x).contiguous()}, sys.argv[2])\n"
+
+
+def write_import(encoder: LoadedEncoder, taken: Taken, out: Path, force: bool = False) -> dict[str, Any]:
+    """Write ``out`` and, beside it, ``<stem>.parity.json``, whose content is returned.
+
+    The checkpoint is read back from disk and compared, on real images, with the library of the weights; it gets its
+    name only then. Raises SpecError where ``out`` is taken, CheckpointError where the features differ.
+    """
+    report = out.with_suffix(".parity.json")
+    if out.suffix != ".safetensors":
+        raise SpecError(f"--out {out}: a checkpoint is a .safetensors file", f"--out {out.with_suffix('.safetensors')}")
+    if out.exists() and not force:
+        raise SpecError(f"--out {out}: is there already", "give another name, or replace it with --force")
+    size = sum(t.nbytes for t in encoder.backbone.state_dict().values())
+    with replacing(out, size) as partial:
+        write(encoder, partial)
+        found = check(load_encoder(partial), taken, encoder.path)
+        write_atomically(report, (json.dumps(found | {"checkpoint": out.name}, indent=2) + "\n").encode())
+    return found
+
+
+def check(ours: LoadedEncoder, taken: Taken, source: Path) -> dict[str, Any]:
+    """How close the features of ``ours`` are to those of the library that ``source`` came from, and which one that was.
+
+    Compared on real images at the native size. Raises CheckpointError above the tolerance.
+    """
+    net, image = ours.backbone, ours.meta["image"]
+    size = net.image_size if net.kind == "vit" else image["size"]
+    cost = sum(p.numel() for p in net.parameters()) * size**3 / 224
+    images, of = real_images(ours, max(2, min(IMAGES, int(IMAGES * WORK / max(1, cost)))))
+    x = normalised(at_size(images, size), image)
+    who, y = theirs(ours, taken, source, x)
+    tolerance = DEEP_TOLERANCE if net.kind == "vit" and len(net.net.blocks) > 12 else TOLERANCE
+    with torch.no_grad():
+        parity: Parity = compare({"y": net(x)}, {"y": y}, tolerance)
+    demand(parity, tolerance, f"the import of {source}", who)
+    return {"against": who, "images": len(x), "of": of, "size": size, "tolerance": tolerance, **asdict(parity)}
+
+
+def theirs(ours: LoadedEncoder, taken: Taken, source: Path, x: Tensor) -> tuple[str, Tensor]:
+    """Who judges, and its features of ``x`` (B, 3, S, S): the library of the weights in a fresh process, where there is
+    one and it can build them; otherwise the formulas of the papers on the file's own tensors."""
+    asked = _program(ours, taken, source)
+    if asked is None:
+        with torch.no_grad():
+            return _by_formulas(ours, taken, x)
+    library, code = asked
+    with tempfile.TemporaryDirectory() as place:
+        if library == "torchvision":
+            save_file({name: value.contiguous() for name, value in taken.held.items()}, Path(place) / HELD)
+        y = run_fresh(_HEAD + code + _TAIL, {"x": x}, Path(place), f"the import of {source}", library)["y"]
+    return f"{library} {importlib.metadata.version(library)}", y
+
+
+def _program(ours: LoadedEncoder, taken: Taken, source: Path) -> tuple[str, str] | None:
+    """A library and Python that makes with it the function ``f`` from images to features; None where there is none."""
+    spec, net, held, layout = ours.spec.backbone, ours.backbone, taken.held, taken.layout.name
+    folder = (source if source.is_dir() else source.parent).resolve()
+    if layout == "timm_folder" and net.stem == "imagenet":
+        model = f"timm.create_model({f'local-dir:{folder}'!r}, pretrained=True)"
+        return "timm", f"import timm\nf = {model}.eval()\nf.reset_classifier(0)"
+    if layout == "hf" and is_folder(source) and importlib.util.find_spec("transformers"):
+        pooled = "pooler_output.flatten(1)" if net.kind == "cnn" else "last_hidden_state[:, 0]"
+        model = f"AutoModel.from_pretrained({str(folder)!r}).eval()"
+        return "transformers", f"from transformers import AutoModel\nm = {model}\nf = lambda x: m(x).{pooled}"
+    if layout == "torchvision" and not spec.args and hasattr(torchvision.models, spec.arch):
+        build, head = f"{spec.arch}(num_classes={len(held['fc.bias'])})", "fc"
+    elif layout == "torchvision_vit" and "heads.head.bias" in held:
+        vit, block = net.net, net.net.blocks[0]
+        sizes = f"{net.image_size}, {net.patch}, {len(vit.blocks)}, {block.attn.num_heads}, {net.dim}"
+        classes = len(held["heads.head.bias"])
+        build, head = f"VisionTransformer({sizes}, {block.mlp.fc1.out_features}, num_classes={classes})", "heads"
+    else:
+        return None
+    load = f"f.load_state_dict(load_file({HELD!r}))\nf.{head} = torch.nn.Identity()\nf.eval()"
+    return "torchvision", f"from torchvision.models import *\nf = {build}\n{load}"
+
+
+def _by_formulas(ours: LoadedEncoder, taken: Taken, x: Tensor) -> tuple[str, Tensor]:
+    spec, net, held = ours.spec.backbone, ours.backbone, taken.held
+    who = "the papers' formulas on the file's own tensors"
+    if taken.naming.rules:
+        held, who = to_timm(dict(held), taken.naming), "the papers' formulas on the renamed tensors"
+    if net.kind == "vit":
+        chunks = {m[1]: m[0] for name in held if (m := re.match(r"blocks\.\d+\.(\d+)\.", name))}
+        block = (lambda i: chunks.get(str(i), "blocks.none.")) if chunks else "blocks.{}.".format
+        return who, formulas.vit(held, x, net.net.blocks[0].attn.num_heads, block)
+    if "layer1.0.conv1.weight" in held and spec.padding in (None, "same", "solo") and _is_plain(held):
+        return who, formulas.resnet(held, x, spec.padding)
+    plain = timm.create_model(spec.arch, num_classes=0, **spec.args).eval()
+    plain.load_state_dict({name: value for name, value in held.items() if name in plain.state_dict()})
+    return f"timm {timm.__version__}, a plain {spec.arch}", plain(x)
+
+
+def _is_plain(held: Mapping[str, Tensor]) -> bool:
+    return "conv1.weight" in held and not any(re.search(r"\.(se|attn|aa)\.|downsample\.2", name) for name in held)

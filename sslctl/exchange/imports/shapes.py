@@ -1,0 +1,174 @@
+"""What encoder a set of weights in timm's names is: its architecture, read from the shapes alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import timm
+from torch import Tensor
+
+from ...errors import CheckpointError
+from ...spec.schema import BackboneSpec
+
+State = Mapping[str, Tensor]
+
+# (bottleneck, blocks of the stages, groups, width of a bottleneck at 64 channels) -> timm's name.
+RESNETS: dict[tuple[bool, tuple[int, ...], int, int], tuple[str, dict[str, Any]]] = {
+    (False, (1, 1, 1, 1), 1, 64): ("resnet18", {"layers": [1, 1, 1, 1]}),
+    (False, (2, 2, 2, 2), 1, 64): ("resnet18", {}),
+    (False, (3, 4, 6, 3), 1, 64): ("resnet34", {}),
+    (True, (2, 2, 2, 2), 1, 64): ("resnet26", {}),
+    (True, (3, 4, 6, 3), 1, 64): ("resnet50", {}),
+    (True, (3, 4, 23, 3), 1, 64): ("resnet101", {}),
+    (True, (3, 8, 36, 3), 1, 64): ("resnet152", {}),
+    (True, (3, 24, 36, 3), 1, 64): ("resnet50", {"layers": [3, 24, 36, 3]}),
+    (True, (3, 4, 6, 3), 1, 128): ("wide_resnet50_2", {}),
+    (True, (3, 4, 23, 3), 1, 128): ("wide_resnet101_2", {}),
+    (True, (3, 4, 6, 3), 32, 4): ("resnext50_32x4d", {}),
+    (True, (3, 4, 23, 3), 32, 8): ("resnext101_32x8d", {}),
+}
+PLAIN: dict[str, Any] = {
+    "patch_size": 16, "mlp_ratio": 4.0, "qkv_bias": True, "qk_norm": False, "init_values": None, "reg_tokens": 0,
+    "class_token": True, "no_embed_class": False, "swiglu": False,
+}  # fmt: skip
+SIZES = {  # width, depth, heads
+    "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16),
+    "huge": (1280, 32, 16), "giant": (1536, 40, 24),
+}  # fmt: skip
+HEADS = {1408: 16, 1664: 16}  # of timm's ViT-g and ViT-G, which are else not known here
+DEPTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 40, 48)
+
+
+def resnet_spec(state: State, padding: Literal["same", "solo"] | None) -> tuple[BackboneSpec, int]:
+    """The spec of a ResNet and its native size in px. Raises CheckpointError for what is none that is known."""
+    stem = _shape(state, "conv1.weight", 4)
+    bottleneck = "layer1.0.conv3.weight" in state
+    blocks = tuple(_count(state, f"layer{stage}.") for stage in (1, 2, 3, 4))
+    last = "conv3" if bottleneck else "conv2"
+    planes = [_shape(state, f"layer{s}.0.{last}.weight", 4)[0] // (4 if bottleneck else 1) for s in (1, 2, 3, 4)]
+    groups, base = 1, 64
+    if bottleneck:
+        inner = _shape(state, "layer1.0.conv2.weight", 4)
+        groups = inner[0] // inner[1]
+        base = 64 * inner[0] // (planes[0] * groups)
+    known = RESNETS.get((bottleneck, blocks, groups, base))
+    if known is None or stem[1] != 3 or stem[2] not in (3, 7):
+        kind = "bottleneck" if bottleneck else "basic"
+        raise CheckpointError(
+            f"{kind} blocks {list(blocks)} in {groups} groups of width {base}, a stem {list(stem)}: no ResNet that is "
+            "known; some of its blocks may be missing"
+        )
+    arch, args = known
+    width = None
+    if planes == [stem[0] * 2**i for i in range(4)] and stem[0] % 64 == 0:
+        width = stem[0] // 64 if stem[0] > 64 else None
+    elif stem[0] == 64:
+        args = args | {"channels": planes}
+    else:
+        raise CheckpointError(f"no ResNet is known with a stem of {stem[0]} and stages of {planes} channels")
+    small = stem[2] == 3
+    pads = padding if padding == "same" or (small and padding == "solo") else None
+    spec = BackboneSpec(arch=arch, stem="small" if small else "imagenet", width=width, padding=pads, args=args)
+    return spec, 32 if small else 224
+
+
+def vit_spec(
+    state: State, heads: int | None, position: str, depth: int | None, whole: bool = False
+) -> tuple[BackboneSpec, int]:
+    """The spec of a ViT and the side in px of its own grid of positions.
+
+    ``heads`` where they are not the usual of this width: they show in no shape. ``depth`` says that so many blocks are
+    all, ``whole`` that those which are there are; otherwise a number of blocks that looks like what a cut file leaves
+    is refused. Raises CheckpointError.
+    """
+    projection = _shape(state, "patch_embed.proj.weight", 4)
+    dim, patch = projection[0], projection[-1]
+    if projection[1] != 3 or projection[2] != patch:
+        raise CheckpointError(f"patch_embed.proj.weight has the shape {projection}: not square patches of RGB")
+    blocks = _count(state, "blocks.")
+    _refuse_cut(dim, blocks, blocks if whole and depth is None else depth)
+    heads = heads or usual_heads(dim) or max(1, dim // 64)
+    if dim % heads:
+        raise CheckpointError(f"a width of {dim} is no multiple of {heads} heads")
+    hidden = _shape(state, "blocks.0.mlp.fc1.weight", 2)[0]
+    swiglu = hidden == 2 * _shape(state, "blocks.0.mlp.fc2.weight", 2)[1]
+    wanted = PLAIN | {
+        "embed_dim": dim, "depth": blocks, "num_heads": heads, "patch_size": patch, "swiglu": swiglu,
+        "mlp_ratio": (hidden if hidden % dim == 0 or swiglu else hidden + 0.5) / dim,  # timm cuts the product off
+        "qkv_bias": "blocks.0.attn.qkv.bias" in state, "qk_norm": "blocks.0.attn.q_norm.weight" in state,
+        "init_values": 1e-5 if "blocks.0.ls1.gamma" in state else None,
+        "reg_tokens": _shape(state, "reg_token", 3)[1] if "reg_token" in state else 0,
+        "class_token": "cls_token" in state,
+    }  # fmt: skip
+    side, wanted["no_embed_class"] = _grid(_shape(state, "pos_embed", 3)[1], wanted)
+    arch, args = _nearest(wanted)
+    if not wanted["class_token"]:
+        args |= {"global_pool": "avg", "fc_norm": "fc_norm.weight" in state}
+    if wanted["reg_tokens"] or wanted["no_embed_class"] or not wanted["class_token"]:
+        position = "timm"  # DINO's resizing is of [CLS] and patches; DINOv2's with registers is timm's
+    return BackboneSpec(arch=arch, position="dino" if position == "dino" else "timm", args=args), side * patch
+
+
+def usual_heads(dim: int) -> int | None:
+    """Heads of the ViTs of width ``dim`` that are known; None where there is none."""
+    return HEADS.get(dim) or next((heads for width, _, heads in SIZES.values() if width == dim), None)
+
+
+def _nearest(wanted: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """timm's name with the fewest differences from ``wanted``, and these differences as arguments."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    known = set(timm.list_models("vit_*"))
+    for size, (dim, depth, heads) in SIZES.items():
+        own = PLAIN | {"embed_dim": dim, "depth": depth, "num_heads": heads}
+        for patch in (16, 8, 14, 32) if size != "giant" else ():  # timm's plain giant is another one
+            found.append((f"vit_{size}_patch{patch}_224", own | {"patch_size": patch}))
+        dinov2 = own | {"patch_size": 14, "init_values": 1e-5}
+        if size == "giant":
+            dinov2 |= {"swiglu": True, "mlp_ratio": 2 * 4096 / 1536}
+        found.append((f"vit_{size}_patch14_dinov2", dinov2))
+        found.append((f"vit_{size}_patch14_reg4_dinov2", dinov2 | {"reg_tokens": 4, "no_embed_class": True}))
+    best = [
+        (name, {key: value for key, value in wanted.items() if value != own[key]})
+        for name, own in found
+        if name in known and own["swiglu"] == wanted["swiglu"]
+    ]
+    arch, args = min(best, key=lambda one: len(one[1]))
+    return arch, args
+
+
+def _grid(tokens: int, wanted: dict[str, Any]) -> tuple[int, bool]:
+    """Patches to a side of the grid of positions, and whether the prefix has no positions of its own."""
+    prefix = int(wanted["class_token"]) + wanted["reg_tokens"]
+    for own in dict.fromkeys((prefix, 0)):
+        side = math.isqrt(max(0, tokens - own))
+        if side and side * side == tokens - own:
+            return side, own != prefix
+    raise CheckpointError(f"pos_embed has {tokens} rows, which are no square of patches beside {prefix} other tokens")
+
+
+def _refuse_cut(dim: int, blocks: int, depth: int | None) -> None:
+    usual = next((d for width, d, _ in SIZES.values() if width == dim), 12)
+    if depth == blocks or blocks == usual:
+        return
+    if depth is not None:
+        raise CheckpointError(f"--depth {depth}: the file has {blocks} blocks")
+    if blocks not in DEPTHS or usual // 2 < blocks < usual:
+        raise CheckpointError(
+            f"{blocks} blocks of width {dim}, where such ViTs have {usual}: some may be missing",
+            f"where these are all, say so: sslctl import FILE --depth {blocks}",
+        )
+
+
+def _shape(state: State, name: str, axes: int) -> tuple[int, ...]:
+    if name not in state:
+        raise CheckpointError(f"missing: {name}")
+    if state[name].ndim != axes or not state[name].numel():
+        raise CheckpointError(f"{name} has the shape {tuple(state[name].shape)}, not one of {axes} axes")
+    return tuple(state[name].shape)
+
+
+def _count(state: State, prefix: str) -> int:
+    numbers = {name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)}
+    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)

@@ -1,0 +1,67 @@
+"""Models of timm by name: its pretrained weights, or random ones when they are asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_data_config
+
+from ...backbones import build_backbone
+from ...errors import MachineError, SpecError
+from ...runs.checkpoint import LoadedEncoder, refuse_mismatch
+from ...spec.schema import BackboneSpec
+from .facts import as_loaded
+
+PLAIN = {"input_size": (3, 224, 224)}  # for a model whose images timm does not describe
+
+
+def open_by_name(name: str, pretrained: bool) -> LoadedEncoder:
+    """timm's model ``name``, as ``resnet50`` or ``vit_small_patch14_dinov2.lvd142m``.
+
+    The weights come from timm's cache or the hub; without ``pretrained`` they are random (seed 0), and a note says so.
+    Raises SpecError for an unknown or unfit name or one without weights, MachineError where there is no way to them.
+    """
+    arch, _, tag = name.partition(".")
+    cfg = resolve_data_config(pretrained_cfg=_config(arch, name))
+    size = cfg["input_size"][-1]
+    spec = BackboneSpec(arch=arch, stem="imagenet")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = build_backbone(spec, size)
+    notes = []
+    if pretrained:
+        state = _pretrained(name, backbone.net)
+        refuse_mismatch(f"timm:{name}", backbone.net.state_dict(), state)
+        backbone.net.load_state_dict(state)
+    else:
+        notes.append(f"random:{name} has RANDOM weights, of seed 0: it knows nothing of images")
+    image = {"size": size, "mean": list(cfg["mean"]), "std": list(cfg["std"])}
+    source = {"layout": "timm" if pretrained else "random", "name": name, "tag": tag or None}
+    return as_loaded(backbone, spec, image, source, Path(f"{'timm' if pretrained else 'random'}:{name}"), notes)
+
+
+def _config(arch: str, name: str) -> dict[str, Any]:
+    if arch not in timm.list_models():
+        return PLAIN  # build_backbone names what is near
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{arch}.*")]
+    tag = name.partition(".")[2]
+    if tag and tag not in tags:
+        raise SpecError(f"timm:{name}: {arch} has no weights '{tag}'", f"timm has {', '.join(tags) or 'none of it'}")
+    cfg = timm.get_pretrained_cfg(name)
+    return PLAIN if cfg is None else dict(cfg.to_dict())
+
+
+def _pretrained(name: str, net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The pretrained state of timm's ``name`` in the arrangement of ``net``."""
+    hint = f"with a network once, then timm keeps them; random:{name} for random weights"
+    if not timm.is_model_pretrained(name):
+        raise SpecError(f"timm:{name}: timm has no weights for it", hint.partition("; ")[2])
+    try:
+        theirs = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+    except Exception as e:  # the hub, the network and timm each fail in ways of their own
+        reason = next(iter(str(e).strip().splitlines()), type(e).__name__)
+        raise MachineError(f"timm:{name}: its weights cannot be fetched: {reason}", hint) from e
+    return {key: value for key, value in theirs.items() if key in net.state_dict()}

@@ -1,0 +1,1 @@
+"""What objectives share: encoder, heads, teacher, queue and centre, losses, clusters, batch norm, precision."""

@@ -1,0 +1,86 @@
+"""The whole spec from the user's part: over a recipe, every parameter filled in, all errors at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import closest
+from ..spec.parsing import check, check_spec, merge, problems, refuse
+from ..spec.schema import Data, Spec
+from . import METHODS, canonical, load_method
+from .recipes import Recipe, family, find_recipe, published, stack
+
+if TYPE_CHECKING:
+    from .base import Method
+
+
+def resolve(user: Data, recipe: str | None = None) -> Spec:
+    """The whole spec: what the user said, over the ``recipe`` of that name, over the method's own, over its parameters.
+
+    Raises SpecError with every error at once.
+    """
+    user, chosen = _named(user, recipe)
+    found = problems(Spec, user)
+    section = user.get("method")
+    params = dict(section) if isinstance(section, dict) else {}
+    name = params.pop("name", None)
+    if isinstance(name, str) and name not in METHODS:
+        found.append(f"method.name: '{name}' is no method{closest(name, list(METHODS))}; known: {', '.join(METHODS)}")
+    if not isinstance(name, str) or name not in METHODS or (found and not params):
+        raise refuse(found)
+    method = load_method(name)
+    base = _base(method, name, chosen, _arch(user))
+    below = {key: value for key, value in base.pop("method", {}).items() if key != "name"}
+    params = merge(method.Params().model_dump(mode="json"), below, params)
+    found += problems(method.Params, params, "method") + _optimizer_without_lr(user, base)
+    if found:
+        raise refuse(found)
+    full = check(method.Params, params, "method").model_dump(mode="json")
+    return check_spec(merge(stack(base, user), {"method": {"name": name, **full}}))
+
+
+def _named(user: Data, recipe: str | None) -> tuple[Data, Recipe | None]:
+    """``user`` with the method's name as METHODS has it, from the recipe where the user says none; and the recipe."""
+    section = user.get("method", {})
+    name = section.get("name") if isinstance(section, dict) else None
+    if isinstance(name, str):
+        name = canonical(name)
+    chosen = None
+    if recipe is not None and (name is None or name in METHODS):
+        chosen = find_recipe(recipe, name)
+        name = chosen.method
+    if isinstance(name, str) and isinstance(section, dict):
+        user = {**user, "method": {**section, "name": name}}
+    return user, chosen
+
+
+def _base(method: type[Method[Any]], name: str, chosen: Recipe | None, arch: str | None) -> Data:
+    """What holds where the user says nothing: the method's recipe under the one that was chosen.
+
+    For a backbone of another family than that recipe's, the method's first published run with the family, if there is
+    one, says how it is trained, without what belongs to one backbone, length or size of images.
+    """
+    base = stack(method.recipe, chosen.layer if chosen else {})
+    if chosen or arch is None or family(arch) == family(_arch(base) or ""):
+        return base
+    alike = [r for r in published(name) if family(_arch(r.layer) or "") == family(arch)]
+    if not alike:
+        return base
+    backbone = {key: value for key, value in alike[0].layer["backbone"].items() if key not in ("arch", "args")}
+    rest = {key: value for key, value in alike[0].layer.items() if key in ("method", "optim")}
+    return stack({**base, "backbone": {}}, rest, {"backbone": backbone})
+
+
+def _arch(layer: Data) -> str | None:
+    backbone = layer.get("backbone", {})
+    arch = backbone.get("arch") if isinstance(backbone, dict) else None
+    return arch if isinstance(arch, str) else None
+
+
+def _optimizer_without_lr(user: Data, base: Data) -> list[str]:
+    """A learning rate is meant for one optimizer: who changes that must say this too."""
+    mine, theirs = user.get("optim", {}), base.get("optim", {})
+    if not isinstance(mine, dict) or mine.get("name", theirs.get("name")) == theirs.get("name") or "lr" in mine:
+        return []
+    reason = f"the recipe's {theirs.get('lr')} is for {theirs['name']}"
+    return [f"optim.lr: must be given with optim.name '{mine['name']}'; {reason}"]

@@ -1,0 +1,114 @@
+"""Rank, world size and the few collectives that objectives need; each is the identity on one process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..errors import SslctlError
+
+T = TypeVar("T")
+
+
+def join(device: torch.device) -> None:
+    """Enter the group of processes that torchrun started, where it did and this one is not in it; left at exit.
+
+    Tensors on CUDA travel by NCCL, all else by gloo, so that whatever is gathered may lie on the CPU.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not dist.is_available() or dist.is_initialized():
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    atexit.register(dist.destroy_process_group)
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def collect(value: T) -> list[T]:
+    """``value`` of every process, in the order of ranks; anything that pickles."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def by_first(work: Callable[[], T]) -> T:
+    """What ``work`` returns on the first process, the only one it runs on; an SslctlError is raised on every one."""
+    if world_size() == 1:
+        return work()
+    told: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            told[0] = work()
+        except SslctlError as e:
+            told[1] = e
+    dist.broadcast_object_list(told)
+    if told[1] is not None:
+        raise told[1]
+    result: T = told[0]
+    return result
+
+
+def largest(value: int) -> int:
+    """The largest ``value`` of any process; what they agree on where each knows something else."""
+    if world_size() == 1:
+        return value
+    held = torch.tensor(value)
+    dist.all_reduce(held, dist.ReduceOp.MAX)
+    return int(held)
+
+
+def mean(x: Tensor) -> Tensor:
+    """Mean of ``x`` over processes, with gradient."""
+    return total(x) / world_size()
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum of ``x`` over processes, with gradient."""
+    if world_size() == 1:
+        return x
+    from torch.distributed.nn.functional import all_reduce
+
+    out: Tensor = all_reduce(x)  # type: ignore[no-untyped-call]
+    return out
+
+
+def gather(x: Tensor) -> Tensor:
+    """``x`` of every process along the first axis, in the order of ranks, with gradient: (B, ...) -> (W·B, ...)."""
+    if world_size() == 1:
+        return x
+    out: Tensor = _Gather.apply(x)
+    return out
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose backward pass sums every process's gradient.
+
+    torch.distributed.nn's own mixes up a gradient that is not contiguous, on gloo (torch 2.14).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.chunk(world_size())[rank()]

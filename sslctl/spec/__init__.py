@@ -1,0 +1,1 @@
+"""What to run: the schema, YAML and --set, the crop grammar, what is known of a spec without data."""

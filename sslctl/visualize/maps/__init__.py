@@ -1,0 +1,1 @@
+"""Where a network looks: attention maps, masks, patch features as colours."""

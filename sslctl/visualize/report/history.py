@@ -1,0 +1,125 @@
+"""What a run's directory tells: its spec, its metric lines as curves, its sessions, how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...errors import CheckpointError, SslctlError
+from ...spec.parsing import check_spec, read_spec_file
+from ...spec.schema import Spec
+
+Data = dict[str, Any]
+HINT = "give directories that `sslctl pretrain` or `sslctl finetune` printed"
+NOT_CURVES = {"step", "epoch", "health", "rank_of", "probe_seconds"}
+MOST = 400  # points of a curve that are kept
+
+
+class Point(NamedTuple):
+    step: int
+    epoch: float
+    value: float
+
+
+Curve = list[Point]
+
+
+@dataclass(frozen=True)
+class History:
+    """A run as its files tell it; ``spec`` is None where there is none that can be read, and ``told`` is its YAML."""
+
+    path: Path
+    lines: list[Data]
+    spec: Spec | None
+    told: Data
+    sessions: list[Data]  # what sessions.jsonl holds: starts, and ends with their state
+    unreadable: int  # images
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @cached_property
+    def curves(self) -> dict[str, Curve]:
+        """Every number of the metric lines, each at most about ``MOST`` points that keep the extremes."""
+        found: dict[str, Curve] = {}
+        for line in self.lines:
+            for key, value in line.items():
+                if key not in NOT_CURVES and is_number(value):
+                    found.setdefault(key, []).append(Point(int(line["step"]), float(line["epoch"]), float(value)))
+        return {key: thinned(curve) for key, curve in found.items()}
+
+    def latest(self, key: str, default: Any = None) -> Any:
+        """The newest value under ``key``."""
+        return next((line[key] for line in reversed(self.lines) if key in line), default)
+
+    @property
+    def start(self) -> Data:
+        """The newest session's beginning: where it ran, and what it knew of the run's length."""
+        return next((s for s in reversed(self.sessions) if s.get("event") == "start"), {})
+
+    @property
+    def end(self) -> Data:
+        """How the newest session ended; empty while it goes, and where it was killed."""
+        return self.sessions[-1] if self.sessions and self.sessions[-1].get("event") == "end" else {}
+
+
+def read_history(path: Path) -> History:
+    """The run in the directory ``path``. Raises CheckpointError where it holds no metrics."""
+    lines = metric_lines(path)
+    told, spec = {}, None
+    with contextlib.suppress(SslctlError):
+        told = read_spec_file(path / "spec.yaml")
+        spec = check_spec(told)
+    sessions = json_lines(path / "sessions.jsonl")
+    return History(path, lines, spec, told, sessions, len(json_lines(path / "bad_images.jsonl")))
+
+
+def metric_lines(path: Path) -> list[Data]:
+    """The metric lines in the run directory ``path``, without those that are none, such as one that was cut off.
+
+    Raises CheckpointError where there is none at all.
+    """
+    file = path / "metrics.jsonl"
+    if not file.is_file():
+        raise CheckpointError(f"{path}: no metrics.jsonl that can be read", HINT)
+    lines = [line for line in json_lines(file) if is_number(line.get("epoch")) and is_number(line.get("step"))]
+    if not lines:
+        raise CheckpointError(f"{path}: its metrics.jsonl holds no line yet", HINT)
+    return lines
+
+
+def json_lines(path: Path) -> list[Data]:
+    """The objects in a file of one a line, without lines that are none; empty where there is no such file."""
+    found = []
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in path.read_text("utf-8").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                found.append(json.loads(line))
+    return [item for item in found if isinstance(item, dict)]
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def thinned(curve: Curve, most: int = MOST) -> Curve:
+    """At most about ``most`` of the points: the first, the last, and of each stretch between its least and largest."""
+    if len(curve) <= most:
+        return curve
+    kept = [curve[0]]
+    inner, parts = curve[1:-1], most // 2
+    for i in range(parts):
+        part = inner[i * len(inner) // parts : (i + 1) * len(inner) // parts]
+        ends = {min(part, key=lambda p: p.value), max(part, key=lambda p: p.value)} if part else set()
+        kept += sorted(ends)
+    return [*kept, curve[-1]]

@@ -1,0 +1,252 @@
+"""Backbones: DINO's ViT to the last digits, any view size, stems, drop path, and clear refusals."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from timm.models import VisionTransformer
+from torch import Tensor
+
+from sslctl.backbones import Backbone, attention, build_backbone, hollow_backbone, without_drop_path
+from sslctl.errors import SpecError
+from sslctl.profiling.estimate import estimate, noise_views
+from sslctl.schedule import Step
+from sslctl.spec.schema import BackboneSpec
+
+from ..training import picture_folder, small_spec, training
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TINY_VIT = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 8}
+TINY_RESNET = {"channels": [4, 4, 8, 8], "layers": [1, 1, 1, 1]}
+
+
+def vit(
+    size: int = 32, *, arch: str = "vit_tiny_patch16_224", args: dict[str, object] | None = None, **more: object
+) -> Backbone:
+    return build_backbone(BackboneSpec(arch=arch, args=TINY_VIT | (args or {}), **more), size)  # type: ignore[arg-type]
+
+
+def resnet(size: int, stem: str = "auto", **more: object) -> Backbone:
+    return build_backbone(BackboneSpec(arch="resnet18", stem=stem, args=TINY_RESNET, **more), size)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Tensor]:
+    return load_file(GOLDEN / "dino_vit.safetensors")
+
+
+@pytest.fixture(scope="module")
+def dino(golden: dict[str, Tensor]) -> Backbone:
+    net = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=16, depth=3, num_heads=2, mlp_ratio=2, num_classes=0, dynamic_img_size=True
+    ).double()
+    net.load_state_dict({k.removeprefix("state/"): v for k, v in golden.items() if k.startswith("state/")})
+    return Backbone(net, 32, position="dino").eval()
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", ["native", "wide", "small"])  # 32x32, 48x40, 16x16
+def test_features_attention_and_blocks_are_those_of_dino(dino: Backbone, golden: dict[str, Tensor], size: str) -> None:
+    x = golden[f"{size}/x"]
+    close(dino(x), golden[f"{size}/forward"])
+    for ours, theirs in zip(dino.intermediate(x, 2), ("intermediate0", "intermediate1"), strict=True):
+        close(ours, golden[f"{size}/{theirs}"])
+    rows = golden[f"{size}/last_selfattention"][:, :, 0, 1:]
+    close(attention(dino, x).flatten(2), rows)
+    close(attention(dino, x, 2), attention(dino, x, -1))
+    assert attention(dino, x).shape[2:] == (x.shape[2] // 8, x.shape[3] // 8)
+
+
+def test_resizing_of_positions_of_timm_is_another_one(dino: Backbone, golden: dict[str, Tensor]) -> None:
+    other = copy.deepcopy(dino)
+    other.position = "timm"
+    close(other(golden["native/x"]), golden["native/forward"])
+    assert (other(golden["wide/x"]) - golden["wide/forward"]).abs().max() > 1e-4
+
+
+def test_positions_learn_through_their_resizing_and_a_copy_is_independent(
+    dino: Backbone, golden: dict[str, Tensor]
+) -> None:
+    twin = copy.deepcopy(dino)
+    twin(golden["wide/x"]).square().sum().backward()
+    assert (twin.net.pos_embed.grad.abs().sum(-1) > 0).all()
+    with torch.no_grad():
+        twin.net.pos_embed.zero_()
+    close(dino(golden["wide/x"]), golden["wide/forward"])
+
+
+def test_a_vit_takes_any_multiple_of_its_patch_and_names_the_nearest() -> None:
+    net = vit(64)
+    assert (net.kind, net.dim, net.patch, net.stem) == ("vit", 16, 8, "imagenet")
+    assert net(torch.randn(2, 3, 64, 64)).shape == net(torch.randn(2, 3, 24, 40)).shape == (2, 16)
+    with pytest.raises(SpecError, match="50 is no multiple of the patch size 8") as e:
+        net(torch.randn(2, 3, 64, 50))
+    assert "48 or 56" in e.value.hint
+    with pytest.raises(SpecError, match="100 is no multiple"):
+        vit(100)
+    with pytest.raises(SpecError, match="225 is no multiple of the patch size 16") as e:
+        build_backbone(BackboneSpec(arch="vit_tiny_patch16_224"), 225)
+    assert "224 or 240" in e.value.hint
+
+
+def test_state_names_are_those_of_timm_and_the_norm_has_dinos_epsilon() -> None:
+    net = vit()
+    assert {
+        "net.cls_token",
+        "net.pos_embed",
+        "net.patch_embed.proj.weight",
+        "net.blocks.1.attn.qkv.bias",
+    } <= net.state_dict().keys()
+    assert all(key.startswith("net.") for key in net.state_dict())
+    assert {m.eps for m in net.modules() if "LayerNorm" in type(m).__name__} == {1e-6}
+    assert net.net.pos_embed.shape == (1, 1 + 4 * 4, 16)
+
+
+def test_a_vit_gives_its_class_token_and_without_one_the_mean_of_its_patches() -> None:
+    x = torch.randn(2, 3, 32, 32)
+    net = vit().eval()
+    torch.testing.assert_close(net(x), net.tokens(x)[:, 0])
+    net = vit(arch="vit_base_patch16_gap_224").eval()
+    assert not net.net.has_class_token
+    torch.testing.assert_close(net(x), net.tokens(x).mean(1))
+
+
+@pytest.mark.parametrize(
+    ("size", "stem", "found"),
+    [(32, "auto", "small"), (64, "auto", "imagenet"), (64, "small", "small"), (32, "imagenet", "imagenet")],
+)
+def test_stem_of_a_resnet_follows_the_size_of_its_images(size: int, stem: str, found: str) -> None:
+    net = resnet(size, stem)
+    assert (net.kind, net.stem, net.dim) == ("cnn", found, 8)
+    x = torch.randn(2, 3, size, size)
+    assert net(x).shape == (2, 8)
+    stride = size // net.net.forward_features(x).shape[-1]
+    assert stride == (8 if found == "small" else 32)
+    assert net.net.conv1.weight.std().item() == pytest.approx(
+        (2 / (64 * net.net.conv1.kernel_size[0] ** 2)) ** 0.5, rel=0.1
+    )
+
+
+def test_building_moves_no_statistics_and_depends_on_the_generator_alone() -> None:
+    nets = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        nets.append(resnet(32))
+    a, b = (net.state_dict() for net in nets)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not a["net.bn1.running_mean"].any() and a["net.bn1.num_batches_tracked"] == 0
+
+
+def test_last_norms_begin_at_zero_unless_asked_otherwise() -> None:
+    assert not resnet(32).net.layer1[0].bn2.weight.any()
+    spec = BackboneSpec(arch="resnet18", args=TINY_RESNET | {"zero_init_last": False})
+    assert build_backbone(spec, 32).net.layer1[0].bn2.weight.all()
+
+
+def test_drop_path_is_the_students_alone() -> None:
+    for net in (vit(drop_path=0.5), resnet(32, drop_path=0.5)):
+        if net.kind == "cnn":
+            torch.nn.init.ones_(net.net.layer4[0].bn2.weight)
+        x = torch.randn(16, 3, 32, 32)
+        assert not torch.equal(net(x), net(x))
+        assert without_drop_path(net) is net
+        torch.testing.assert_close(net(x), net(x), rtol=0, atol=0)
+
+
+def test_any_convolutional_net_of_timm_serves() -> None:
+    for arch, size in (("regnetx_002", 64), ("mobilenetv3_small_050", 32)):
+        net = build_backbone(BackboneSpec(arch=arch), size).eval()
+        assert net(torch.randn(1, 3, size, size)).shape == (1, net.dim)
+        assert net.stem == "imagenet"
+
+
+@pytest.mark.parametrize(
+    ("spec", "size", "message"),
+    [
+        ({"arch": "resnet-50"}, 64, "did you mean 'resnet50'"),
+        ({"arch": "vit_tiny_patch16_224"}, 32, "only 2x2 patches"),
+        ({"arch": "vit_tiny_patch16_224", "stem": "small"}, 64, "no stem"),
+        ({"arch": "regnetx_002", "stem": "small"}, 32, "no ResNet"),
+        ({"arch": "resnet18", "position": "dino"}, 64, "no positions"),
+        ({"arch": "vit_small_patch14_reg4_dinov2", "position": "dino", "args": {"depth": 1}}, 56, "other tokens"),
+        ({"arch": "swin_tiny_patch4_window7_224"}, 224, "one size only"),
+        ({"arch": "deit_tiny_distilled_patch16_224"}, 64, "no plain ViT"),
+        ({"arch": "resnet18", "args": {"pretrained": True}}, 64, "backbone.args.pretrained"),
+        ({"arch": "resnet18", "args": {"chanels": [8]}}, 64, "chanels"),
+        ({"arch": "inception_v3"}, 32, "fails on 32 px"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_by_name(spec: dict[str, object], size: int, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        build_backbone(BackboneSpec(**spec), size)  # type: ignore[arg-type]
+
+
+def test_attention_is_refused_where_there_is_none() -> None:
+    with pytest.raises(SpecError, match="need a ViT, this is a ResNet"):
+        attention(resnet(32), torch.randn(1, 3, 32, 32))
+    with pytest.raises(SpecError, match="block 5: the backbone has 2"):
+        attention(vit(), torch.randn(1, 3, 32, 32), 5)
+
+
+def test_attention_of_registers_and_of_an_early_block() -> None:
+    net = vit(args={"reg_tokens": 3}).eval()
+    x = torch.randn(2, 3, 32, 48)
+    block = net.net.blocks[0]
+    q, k, _ = block.attn.qkv(block.norm1(net.embed(x))).chunk(3, -1)  # 2 heads of width 8
+    for head in range(2):
+        part = slice(8 * head, 8 * head + 8)
+        row = (q[:, :1, part] @ k[..., part].transpose(1, 2) / 8**0.5).softmax(-1)[:, 0, 4:]
+        torch.testing.assert_close(attention(net, x, 0)[:, head].flatten(1), row)
+
+
+def test_attention_is_the_same_function_fused_and_plain() -> None:
+    net = vit().eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = net(x)
+        assert not net.net.blocks[0].attn.fused_attn
+        with torch.no_grad():
+            net(torch.randn(1, 3, 32, 8 * 65))  # 260 patches
+            assert net.net.blocks[0].attn.fused_attn
+            short = net(x)
+            assert not net.net.blocks[0].attn.fused_attn
+    evaluated = net(x)
+    assert net.net.blocks[0].attn.fused_attn
+    assert torch.equal(short, trained)
+    torch.testing.assert_close(trained.float(), evaluated, rtol=0.05, atol=0.05)
+
+
+def test_checkpointed_blocks_have_the_same_gradients_and_keep_less(tmp_path):
+    found = {}
+    for again in (False, True):
+        user = small_spec(picture_folder(tmp_path / "pictures"), "dino", backbone={"grad_checkpointing": again})
+        t = training(user)
+        torch.manual_seed(0)
+        views = noise_views(t, 8)
+        torch.manual_seed(1)  # drop path
+        t.method(views, Step(2, 10, 2)).loss.backward()
+        found[again] = ([p.grad for p in t.method.student.backbone.parameters()], estimate(t).per_image)
+    assert all(torch.equal(a, b) for a, b in zip(found[False][0], found[True][0], strict=True))
+    assert found[True][1] < 0.8 * found[False][1]
+
+
+def test_nets_with_batch_norm_are_not_checkpointed():
+    with pytest.raises(SpecError, match="no ViT"):
+        build_backbone(BackboneSpec(arch="resnet18", grad_checkpointing=True), 64)
+
+
+@pytest.mark.parametrize("arch", ["resnet10t", "resnetblur50", "vit_tiny_patch16_224", "convnext_atto", "regnetx_002"])
+def test_a_hollow_backbone_once_filled_is_the_whole_one(arch):
+    spec = BackboneSpec(arch=arch)
+    whole = build_backbone(spec, 64).eval()
+    filled = hollow_backbone(spec, 64).eval()
+    filled.load_state_dict(whole.state_dict(), assign=True)
+    x = torch.randn(2, 3, 64, 64)
+    assert torch.equal(whole(x), filled(x))

@@ -1,0 +1,92 @@
+"""Holding files in memory: when it happens by itself, and that it changes nothing but the speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sslctl.data import in_memory as memory
+from sslctl.data.decode import BadImage
+from sslctl.data.folder import open_folder
+from sslctl.data.in_memory import HeldSource, in_memory
+from sslctl.data.source import Source
+from sslctl.errors import DataError, MachineError
+
+from .conftest import MakeImage
+
+
+@pytest.fixture
+def equal(tmp_path: Path, image: MakeImage) -> Source:
+    for i in range(40):
+        image(tmp_path / f"c{i % 4}/{i:02}.png", i)
+    return open_folder(str(tmp_path), "train")
+
+
+def test_images_of_one_size_are_held_as_they_are(equal: Source) -> None:
+    held = in_memory(equal)
+    assert isinstance(held, HeldSource) and held.array.shape == (40, 6, 8, 3)
+    assert held.fingerprint() == equal.fingerprint() and held.classes == equal.classes
+    assert np.array_equal(held.labels, equal.labels) and held.labels is not None
+    for i in range(40):
+        assert np.array_equal(held.read(i), equal.read(i)) and held.item_name(i) == equal.item_name(i)
+    part, expected = held.take(np.array([30, 2])), equal.take(np.array([30, 2]))
+    assert np.array_equal(part.array[0], equal.read(30)) and part.fingerprint() == expected.fingerprint()
+    assert part.item_name(1) == equal.item_name(2)
+
+
+def test_unreadable_images_keep_their_place(equal: Source, tmp_path: Path) -> None:
+    (tmp_path / "c1/05.png").write_bytes(b"")
+    position = next(i for i in range(40) if equal.item_name(i).endswith("c1/05.png"))
+    held = in_memory(equal)
+    assert held.bad == {position: "not an image: 0 bytes"} and len(held) == 40
+    assert held.array is not None and not held.array[position].any()
+    with pytest.raises(BadImage, match=r"c1/05\.png: not an image: 0 bytes"):
+        held.read(position)
+    assert held.take(np.array([0, position])).bad == {1: "not an image: 0 bytes"}
+    assert held.take(np.array([0, 1])).bad == {}
+
+
+@pytest.mark.parametrize("odd", [0, 17, 39])
+def test_images_of_several_sizes_stay_files(equal: Source, tmp_path: Path, image: MakeImage, odd: int) -> None:
+    image(tmp_path / f"c{odd % 4}/{odd:02}.png", odd, (9, 6))
+    assert in_memory(equal) is equal
+    with pytest.raises(DataError, match="several sizes") as caught:
+        in_memory(equal, True)
+    assert "9x6" in caught.value.message and "8x6" in caught.value.message
+
+
+def test_large_sets_stay_files_unless_wanted(equal: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LIMIT", 40 * 8 * 6 * 3 - 1)
+    assert in_memory(equal) is equal
+    assert isinstance(in_memory(equal, True), HeldSource)
+    monkeypatch.setattr(memory, "LIMIT", 40 * 8 * 6 * 3)
+    assert isinstance(in_memory(equal), HeldSource)
+    assert in_memory(equal, False) is equal
+
+
+def test_a_set_that_does_not_fit(equal: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(memory.np, "zeros", refuse)
+    with pytest.raises(MachineError, match="does not fit into memory") as caught:
+        in_memory(equal, True)
+    assert caught.value.exit_code == 5
+
+
+def test_deciding_reads_headers_only(
+    equal: Source, tmp_path: Path, image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image(tmp_path / "c0/00.png", 0, (9, 6))
+    monkeypatch.setattr(type(equal), "read", lambda *_: pytest.fail("decoded"))
+    assert in_memory(equal) is equal
+
+
+def test_nothing_readable(tmp_path: Path) -> None:
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(b"" if i else b"<html>")
+    source = open_folder(str(tmp_path), "train")
+    with pytest.raises(DataError, match="none of the 3 images .* can be read: 2x not an image: 0 bytes, 1x not"):
+        in_memory(source, True)

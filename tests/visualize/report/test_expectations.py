@@ -1,0 +1,113 @@
+"""What is normal: chance levels are those of the losses themselves, and verdicts say what the health figures say."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sslctl.layers.losses import info_nce, mean_of_others, queue_contrast, swapped_cross_entropy
+from sslctl.methods import METHODS
+from sslctl.methods.resolve import resolve
+from sslctl.methods.simclr import nt_xent
+from sslctl.visualize.report.chance import LOSSES, yardstick
+from sslctl.visualize.report.chart import draw, show, ticks
+from sslctl.visualize.report.expectations import READERS, ordered, read, trend
+from sslctl.visualize.report.history import Point, read_history
+
+
+def level(method: str, images: int = 0, **params: Any) -> float:
+    user = {"data": {"path": "x"}, "views": {"multi_crop": "2x32"}, "method": {"name": method, **params}}
+    found = yardstick(resolve(user | {"run": {"batch_size": 8}}), images).level
+    assert found is not None
+    return found
+
+
+def test_every_method_has_a_yardstick_and_no_other() -> None:
+    assert LOSSES.keys() == METHODS.keys()
+
+
+def test_chance_is_the_loss_of_embeddings_that_are_all_alike() -> None:
+    same = F.normalize(torch.ones(2, 8, 4), dim=-1)  # (V, B, D)
+    assert level("simclr") == pytest.approx(float(nt_xent(same, 2, 0.1)))
+    assert level("moco-v2", queue=50) == pytest.approx(
+        float(queue_contrast(same, same, same[0, :1].expand(50, -1), 0.2).mean())
+    )
+    assert level("moco-v2", images=20, queue=50) == pytest.approx(math.log(21))
+    contrast = float(mean_of_others(info_nce(same, same, 0.2)))
+    assert level("nnclr") == pytest.approx(contrast) == level("end-to-end")
+    assert level("moco-v3", temperature=0.2) == pytest.approx(2 * 0.2 * 2 * contrast)
+    uniform = torch.full((2, 8, 12), 1 / 12)
+    assert level("swav", prototypes=12) == pytest.approx(
+        float(swapped_cross_entropy(uniform, torch.zeros(2, 8, 12), 0.1))
+    )
+    assert level("dino", prototypes=12) == level("deepcluster-v2", prototypes=[12, 12]) == level("swav", prototypes=12)
+    assert level("rotnet", turns=4) == pytest.approx(float(F.cross_entropy(torch.zeros(1, 4), torch.tensor([0]))))
+
+
+def run(path: Path, lines: list[dict[str, Any]], method: str = "swav") -> Any:
+    path.mkdir()
+    spec = {"data": {"path": "x"}, "method": {"name": method}}
+    (path / "spec.yaml").write_text(resolve(spec).to_yaml())
+    rows = [
+        {"step": i, "epoch": i / 10, "health": "learning · rank 9/99 · std 0.5/√D"} | line
+        for i, line in enumerate(lines)
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_history(path)
+
+
+def test_verdicts_are_those_of_the_figures(tmp_path: Path) -> None:
+    healthy = run(
+        tmp_path / "a", [{"std": 0.9, "rank": 40.0, "data_wait": 0.01, "target_entropy": 0.4, "loss": 4.0}] * 10
+    )
+    sick = run(
+        tmp_path / "b", [{"std": 0.04, "rank": 1.2, "data_wait": 0.6, "target_entropy": 0.995, "loss": 8.0}] * 10
+    )
+    for key in ("std", "rank", "data_wait", "target_entropy"):
+        assert (read(key, healthy).verdict, read(key, sick).verdict) == ("good", "bad")
+    assert "40 of at most 99" in read("rank", healthy).now and "more --workers" in read("data_wait", sick).now
+    assert "50% below chance (ln K = 8.006)" in read("loss", healthy).now  # 3000 prototypes
+    weak = run(tmp_path / "c", [{"std": 0.2, "rank": 5.0, "own": 1.0}] * 10, "moco-v2")
+    assert read("std", weak).verdict == read("rank", weak).verdict == "watch"
+    assert ordered({"own", "rank", "loss", "std"}) == ["loss", "std", "rank", "own"]
+    assert read("own", weak).title == "own"
+
+
+def test_an_old_queue_of_a_fast_teacher_is_told(tmp_path: Path) -> None:
+    lines = [{"queue_age": float(i * 100)} for i in range(8)]
+    slow = read("queue_age", run(tmp_path / "a", lines, "moco-v2"))
+    assert slow.verdict == "good" and "keeps 50% of itself" in slow.now  # 0.999 ** 700
+    (tmp_path / "a" / "spec.yaml").write_text(
+        (tmp_path / "a" / "spec.yaml").read_text().replace("base: 0.999", "base: 0.9")
+    )
+    assert read("queue_age", read_history(tmp_path / "a")).verdict == "watch"
+
+
+@pytest.mark.parametrize(
+    ("values", "word"), [(range(50), "rising"), (range(50, 0, -1), "falling"), ([1, 9] * 30, "level")]
+)
+def test_a_trend_is_of_the_end_of_the_run(values: Any, word: str) -> None:
+    assert trend([Point(i, i, float(v)) for i, v in enumerate(values)]) == word
+
+
+def test_every_reader_survives_every_curve(tmp_path: Path) -> None:
+    history = run(tmp_path / "a", [dict.fromkeys(READERS, 0.0)])
+    for key in READERS:
+        assert read(key, history).normal and read(key, history).title
+
+
+def test_ticks_are_round_and_a_flat_curve_has_a_scale() -> None:
+    assert ticks(0.0, 1.0, 4) == [0.0, 0.5, 1.0] and ticks(3.1, 4.9, 4) == [3.5, 4.0, 4.5]
+    assert ticks(1.0, 1.0, 4) == [1.0]
+    flat = draw([("a", 0, [Point(1, 0.1, 0.0), Point(2, 0.2, 0.0)])], unit="%")
+    assert [label for _, label in flat.y_ticks] == ["0 %", "50 %", "100 %"]
+    far = draw([("a", 0, [Point(1, 0.1, 1.0), Point(2, 0.2, 1.1)])], [(9.0, "far"), (1.15, "near")])
+    assert [mark.label for mark in far.marks] == ["near"]
+    assert [show(v, "%") for v in (0.0, 0.0012, 0.034, 0.5)] == ["0 %", "0.12 %", "3.4 %", "50 %"]
+    assert [show(v) for v in (0.00004, 4.87654, 1234.5, 2e6)] == ["4e-05", "4.877", "1234", "2e+06"]
