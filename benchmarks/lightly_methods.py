@@ -15,7 +15,7 @@ from lightly.models.utils import update_momentum
 from torch import Tensor, nn
 
 from sslctl.backbones import Backbone
-from sslctl.layers.modules import Encoder
+from sslctl.layers.encoder import Encoder
 from sslctl.methods.base import Group, Method, Output, Views
 from sslctl.schedule import Step
 

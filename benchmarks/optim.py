@@ -19,7 +19,8 @@ import torch
 from lightly.models.utils import update_momentum
 from torch import nn
 
-from sslctl.layers.modules import EMA, Encoder
+from sslctl.layers.encoder import Encoder
+from sslctl.layers.teacher import EMA
 from sslctl.profiling.limit import race
 
 

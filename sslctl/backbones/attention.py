@@ -10,7 +10,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from ..errors import SpecError
-from .encoder import VIT_EXAMPLE, Backbone, only_vit
+from .backbone import VIT_EXAMPLE, Backbone, only_vit
 
 ROWS = 128  # queries whose attention is held at a time
 

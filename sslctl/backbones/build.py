@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import SpecError, closest
 from ..spec.schema import BackboneSpec
-from .encoder import Backbone, Stem, no_encoder, no_multiple
+from .backbone import Backbone, Stem, no_encoder, no_multiple
 
 SMALL = 64  # px; below, a ResNet's stem would leave too little to look at
 OURS = {"num_classes", "pretrained", "in_chans", "img_size", "dynamic_img_size", "drop_path_rate", "features_only"}

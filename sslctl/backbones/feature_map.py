@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import SpecError
-from .encoder import Backbone
+from .backbone import Backbone
 
 
 def feature_map(backbone: Backbone, x: Tensor) -> Tensor:

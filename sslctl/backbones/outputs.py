@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..errors import SpecError
-from .encoder import VIT_EXAMPLE, Backbone
+from .backbone import VIT_EXAMPLE, Backbone
 from .feature_map import feature_map, patch_grid
 
 OUTPUTS = ("pooled", "cls", "patches")

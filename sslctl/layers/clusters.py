@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime import distributed
-from .modules import full_precision, unit
+from .precision import full_precision, unit
 
 CHUNK = 4096  # rows of k-means at a time
 

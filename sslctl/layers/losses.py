@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime import distributed
-from .modules import full_precision
+from .precision import full_precision
 
 
 def mean_of_others(pairs: Tensor) -> Tensor:

@@ -8,8 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ..layers.encoder import Encoder, encode_each
+from ..layers.heads import mlp
 from ..layers.losses import squared_products, view_pairs
-from ..layers.modules import Encoder, encode_each, full_precision, mlp
+from ..layers.precision import full_precision
 from ..runtime import distributed
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec

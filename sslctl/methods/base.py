@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from ..errors import SpecError
-from ..layers.modules import Encoder
+from ..layers.encoder import Encoder
 from ..schedule import Step
 from ..views.augment import Views as Views
 from ..views.recipe import ViewRecipe

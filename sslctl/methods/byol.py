@@ -12,8 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..backbones import without_drop_path
+from ..layers.encoder import Encoder, encode_each
+from ..layers.heads import mlp
 from ..layers.losses import mean_cosines, mean_of_others
-from ..layers.modules import EMA, Encoder, encode_each, mlp
+from ..layers.teacher import EMA
 from ..schedule import Schedule, Step, cosine, within
 from ..views.recipe import ViewRecipe, ViewSpec
 from .base import Facts, Method, Output, Params, Views

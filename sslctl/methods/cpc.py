@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import SpecError
+from ..layers.encoder import Encoder, encode
 from ..layers.losses import info_nce_below
-from ..layers.modules import Encoder, encode
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec
 from .base import Facts, Method, Output, Params, Views

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from ..errors import SpecError
 from ..layers.clusters import kmeans
-from ..layers.modules import Encoder, encode, full_precision, generator, mlp, unit
+from ..layers.encoder import Encoder, encode
+from ..layers.heads import mlp
+from ..layers.precision import full_precision, unit
 from ..runtime import distributed
+from ..runtime.seeding import generator
 from ..schedule import Step
 from .base import Facts, Group, Method, Output, Params, Views
 from .swav import SwAV

@@ -10,9 +10,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..backbones import without_drop_path
+from ..layers.buffers import Center
 from ..layers.clusters import target_logs
+from ..layers.encoder import Encoder, encode
+from ..layers.heads import WeightNormed, mlp
 from ..layers.losses import swapped_cross_entropy
-from ..layers.modules import EMA, Center, Encoder, WeightNormed, encode, mlp, unit
+from ..layers.precision import unit
+from ..layers.teacher import EMA
 from ..schedule import Schedule, Step, constant, cosine, within
 from ..views.recipe import ViewRecipe, ViewSpec
 from .base import Facts, Method, Output, Params, Views

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from ..layers.encoder import Encoder, encode_in_groups, encode_shuffled
+from ..layers.heads import mlp
 from ..layers.losses import info_nce
-from ..layers.modules import Encoder, encode_in_groups, encode_shuffled, mlp, shuffle, unit
+from ..layers.precision import unit
+from ..runtime.seeding import shuffle
 from ..schedule import Step
 from .base import Facts, Group, Method, Output, Params, Views
 from .moco import MoCo

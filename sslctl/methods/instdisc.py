@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ..layers.modules import Encoder, encode, full_precision, generator, mlp, unit
+from ..layers.encoder import Encoder, encode
+from ..layers.heads import mlp
+from ..layers.precision import full_precision, unit
 from ..runtime import distributed
+from ..runtime.seeding import generator
 from ..schedule import Step
 from ..views.recipe import ViewRecipe
 from .base import Facts, Group, Method, Output, Params, Views

@@ -11,9 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import SpecError
-from ..layers.modules import Encoder, encode, generator
+from ..layers.encoder import Encoder, encode
 from ..runtime import distributed
 from ..runtime.device import send
+from ..runtime.seeding import generator
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec
 from .base import Facts, Group, Method, Output, Params, Views

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 
+from ..layers.buffers import Queue
+from ..layers.encoder import Encoder, encode_in_groups, encode_shuffled
+from ..layers.heads import mlp
 from ..layers.losses import mean_of_others, queue_contrast
-from ..layers.modules import EMA, Encoder, Queue, encode_in_groups, encode_shuffled, mlp, shuffle, unit
+from ..layers.precision import unit
+from ..layers.teacher import EMA
+from ..runtime.seeding import shuffle
 from ..schedule import Schedule, Step, constant, within
 from ..views.recipe import ViewRecipe, ViewSpec
 from .base import Facts, Group, Method, Output, Params, Views

@@ -9,8 +9,11 @@ from pydantic import Field
 
 from ..backbones import without_drop_path
 from ..backbones.vit_init import begin_as_moco_v3
+from ..layers.encoder import Encoder, encode_each
+from ..layers.heads import mlp
 from ..layers.losses import info_nce, mean_of_others
-from ..layers.modules import EMA, Encoder, encode_each, mlp, unit
+from ..layers.precision import unit
+from ..layers.teacher import EMA
 from ..schedule import Schedule, Step, cosine, within
 from ..views.recipe import ViewRecipe, ViewSpec
 from .base import Facts, Group, Method, Output, Params, Views

@@ -8,8 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..layers.buffers import Queue
+from ..layers.encoder import Encoder, encode_each
+from ..layers.heads import mlp
 from ..layers.losses import info_nce, mean_of_others
-from ..layers.modules import Encoder, Queue, encode_each, full_precision, mlp, unit
+from ..layers.precision import full_precision, unit
 from ..schedule import Step
 from .base import Facts, Method, Output, Params, Views
 from .byol import BYOL

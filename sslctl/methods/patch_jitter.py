@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..layers.modules import generator
 from ..runtime import distributed
 from ..runtime.device import send
+from ..runtime.seeding import generator
 from ..schedule import Step
 
 CONTRAST = 0.6

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..layers.modules import Encoder, encode
+from ..layers.encoder import Encoder, encode
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec
 from .base import Facts, Group, Method, Output, Params, Views

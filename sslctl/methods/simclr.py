@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..layers.encoder import Encoder, encode
+from ..layers.heads import mlp
 from ..layers.losses import mean_of_others
-from ..layers.modules import Encoder, encode, full_precision, mlp
+from ..layers.precision import full_precision
 from ..runtime import distributed
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec

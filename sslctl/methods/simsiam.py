@@ -8,8 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..layers.encoder import Encoder, encode_each
+from ..layers.heads import mlp
 from ..layers.losses import mean_cosines, mean_of_others
-from ..layers.modules import EMA, Encoder, encode_each, full_precision, mlp, unit
+from ..layers.precision import full_precision, unit
+from ..layers.teacher import EMA
 from ..schedule import Step
 from .base import Facts, Group, Method, Output, Params, Views
 from .moco import MoCoV2

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from ..errors import DataError
-from ..layers.modules import Encoder, encode
+from ..layers.encoder import Encoder, encode
 from ..schedule import Step
 from ..views.recipe import ViewRecipe, ViewSpec
 from .base import Facts, Group, Method, Output, Params, Views

@@ -10,8 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.clusters import sinkhorn, target_logs
+from ..layers.encoder import Encoder, encode
+from ..layers.heads import mlp
 from ..layers.losses import swapped_cross_entropy
-from ..layers.modules import Encoder, encode, full_precision, mlp, unit
+from ..layers.precision import full_precision, unit
 from ..runtime import distributed
 from ..schedule import Step
 from ..views.recipe import IMAGENET_MEAN, ViewRecipe, ViewSpec

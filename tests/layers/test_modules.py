@@ -12,9 +12,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sslctl.layers.buffers import Center, Queue
 from sslctl.layers.clusters import sinkhorn, target_logs
+from sslctl.layers.encoder import Encoder, encode
+from sslctl.layers.heads import WeightNormed, mlp
 from sslctl.layers.losses import swapped_cross_entropy
-from sslctl.layers.modules import EMA, Center, Encoder, Queue, WeightNormed, encode, full_precision, mlp, unit
+from sslctl.layers.precision import full_precision, unit
+from sslctl.layers.teacher import EMA
 from sslctl.schedule import Step
 
 GOLDEN = Path(__file__).parents[1] / "golden"

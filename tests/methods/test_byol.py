@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from sslctl.backbones import build_backbone
 from sslctl.layers.losses import mean_cosines, mean_of_others
-from sslctl.layers.modules import EMA, unit
+from sslctl.layers.precision import unit
+from sslctl.layers.teacher import EMA
 from sslctl.methods.base import Facts, Views
 from sslctl.methods.byol import BYOL, BYOLParams, Standardized
 from sslctl.schedule import Step, constant, cosine

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sslctl.errors import SpecError
 from sslctl.layers.clusters import kmeans
-from sslctl.layers.modules import unit
+from sslctl.layers.precision import unit
 from sslctl.methods.base import Facts, Views
 from sslctl.methods.deepcluster_v2 import UNKNOWN, DeepClusterV2, DeepClusterV2Params
 from sslctl.schedule import Step, constant

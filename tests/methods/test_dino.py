@@ -17,8 +17,8 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from sslctl.backbones import Backbone, build_backbone
+from sslctl.layers.buffers import Center
 from sslctl.layers.losses import swapped_cross_entropy
-from sslctl.layers.modules import Center
 from sslctl.methods.base import Facts, Views
 from sslctl.methods.dino import DINO, DINOParams, Head
 from sslctl.schedule import Schedule, Step, cosine

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sslctl.backbones import build_backbone
 from sslctl.errors import SpecError
-from sslctl.layers.modules import EMA
+from sslctl.layers.teacher import EMA
 from sslctl.methods import METHODS, load_method
 from sslctl.methods.base import Facts, Method, Views
 from sslctl.runs import checkpoint

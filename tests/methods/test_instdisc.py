@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslctl.layers.modules import unit
+from sslctl.layers.precision import unit
 from sslctl.methods.base import Facts, Views
 from sslctl.methods.instdisc import EPS, InstDisc, InstDiscParams
 from sslctl.schedule import Step

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from sslctl.backbones import build_backbone
-from sslctl.layers.modules import Encoder, encode, encode_in_groups, encode_shuffled, mlp
+from sslctl.layers.encoder import Encoder, encode, encode_in_groups, encode_shuffled
+from sslctl.layers.heads import mlp
 from sslctl.methods.base import Facts, Views
 from sslctl.methods.end_to_end import EndToEnd, EndToEndParams
 from sslctl.methods.moco import MoCo, MoCoParams, MoCoV2, MoCoV2Params

@@ -16,7 +16,7 @@ from torch import Tensor
 from sslctl.backbones import build_backbone
 from sslctl.backbones.vit_init import sincos_positions
 from sslctl.layers.losses import info_nce
-from sslctl.layers.modules import unit
+from sslctl.layers.precision import unit
 from sslctl.methods.base import Facts, Views
 from sslctl.methods.moco_v3 import MoCoV3, MoCoV3Params
 from sslctl.schedule import Schedule, Step, constant

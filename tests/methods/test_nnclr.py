@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslctl.layers.losses import info_nce, mean_of_others
-from sslctl.layers.modules import unit
+from sslctl.layers.precision import unit
 from sslctl.methods.base import Facts, Views
 from sslctl.methods.nnclr import NNCLR, NNCLRParams
 from sslctl.schedule import Step

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sslctl.layers.losses import mean_cosines, mean_of_others
-from sslctl.layers.modules import unit
+from sslctl.layers.precision import unit
 from sslctl.methods.base import Facts, Views
 from sslctl.methods.simsiam import SimSiam, SimSiamParams
 from sslctl.schedule import Step, constant
