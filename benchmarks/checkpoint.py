@@ -28,7 +28,7 @@ from sslctl.schedule import Step
 
 def tensors_of_encoder(path: Path) -> float:
     """Every number of the encoder read into memory; their sum."""
-    prefix = checkpoint.read_meta(path)["encoder"]
+    prefix = checkpoint.read_meta(path).encoder
     with safe_open(path, "pt") as file:
         return sum(float(file.get_tensor(key).sum()) for key in file.keys() if key.startswith(prefix))  # noqa: SIM118 - no mapping
 

@@ -28,7 +28,7 @@ from sslctl.data import open_one
 from sslctl.data.source import ArraySource, Source
 from sslctl.evaluate.features.embed import Order, embed
 from sslctl.evaluate.features.extract import extract
-from sslctl.runs.checkpoint import load_encoder
+from sslctl.runs.encoder import load_encoder
 from sslctl.runtime.device import cpu_has_bf16
 from sslctl.spec.schema import BackboneSpec
 from sslctl.views.evaluation import EvalTransform
@@ -52,9 +52,9 @@ def untrained(arch: str, size: int, n: int, batch: int) -> tuple[Backbone, Array
 
 def trained(model: Path, n: int) -> tuple[Backbone, Source, EvalTransform]:
     encoder = load_encoder(model)
-    image, source = encoder.meta["image"], open_one(encoder.spec.data)
+    image, source = encoder.meta.image, open_one(encoder.spec.data)
     some = source.take(np.arange(min(n, len(source))))
-    return encoder.backbone, some, EvalTransform(image["size"], image["mean"], image["std"])
+    return encoder.backbone, some, image.transform()
 
 
 def compare(

@@ -68,8 +68,8 @@ def attn_map(
 
     wanted = parse_pictures(pictures)
     encoder = open_model(model)
-    backbone, image = encoder.backbone.to(choose_device(device)), encoder.meta["image"]
-    look = Look(choose_kind(backbone, kind), size or image["size"], image["mean"], image["std"], block, threshold)
+    backbone, image = encoder.backbone.to(choose_device(device)), encoder.meta.image
+    look = Look(choose_kind(backbone, kind), size or image.size, image.mean, image.std, block, threshold)
     result: dict[str, Any] = {"arch": encoder.spec.backbone.arch, "kind": look.kind, "block": block}
     result |= {"threshold": threshold, "area": look.size}
     target = Path("maps") if out is None else out

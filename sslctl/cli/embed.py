@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..data import Source
     from ..evaluate.features.embed import Embedded, Order
-    from ..runs.checkpoint import LoadedEncoder
+    from ..runs.encoder import LoadedEncoder
     from ..views.evaluation import EvalTransform
 
 
@@ -123,17 +123,16 @@ def _order(
     out: Path,
     form: str,
 ) -> tuple[EvalTransform, Order]:
-    from ..evaluate.features.cache import cache_key, encoder_identity
+    from ..evaluate.features.cache import cache_key
     from ..evaluate.features.embed import Order
-    from ..views.evaluation import EvalTransform
 
-    image = encoder.meta["image"]
-    transform = EvalTransform(image["size"], image["mean"], image["std"])
-    identity = encoder_identity(encoder)
+    image = encoder.meta.image
+    transform = image.transform()
+    identity = encoder.identity()
     about = {
         "features": features,
         "arch": encoder.spec.backbone.arch,
-        "size": image["size"],
+        "size": image.size,
         "precision": str(dtype).removeprefix("torch."),
         "encoder": identity["sha256"],
         "images": source.fingerprint(),
@@ -169,7 +168,7 @@ def _open(encoder: LoadedEncoder, path: str | None, split: str, download: bool) 
     from ..data import open_one
     from ..spec.schema import DataSpec
 
-    if path is None and "imported" in encoder.meta:
+    if path is None and encoder.meta.imported is not None:
         raise SpecError(
             f"{encoder.path}: these weights are no run's, so there are no images of their own", "give IMAGES"
         )

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..evaluate.features.extract import Features
     from ..evaluate.label_subsets import FewLabels
     from ..evaluate.score import Score
-    from ..runs.checkpoint import LoadedEncoder
+    from ..runs.encoder import LoadedEncoder
     from ..spec.schema import DataSpec
     from ..views.evaluation import EvalTransform
 
@@ -76,7 +76,7 @@ class Experiment:
         scores, beside = evaluate(*pair), {}
         if baselines:
             beside["pixels"] = evaluate(*self._features(Pixels(), PIXELS, "raw pixels", "pixels"))[0]
-            spec, size = self.encoder.spec.backbone, self.encoder.meta["image"]["size"]
+            spec, size = self.encoder.spec.backbone, self.encoder.meta.image.size
             built = {"backbone": spec.model_dump(mode="json"), "size": size}
             fresh = random_backbone(spec, size)
             beside["random"] = evaluate(*self._features(fresh, self._transform(), "random weights", built))[0]
@@ -84,16 +84,13 @@ class Experiment:
 
     def features(self) -> list[Features]:
         """The encoder's features of the training and of the test images."""
-        from ..evaluate.features.cache import encoder_identity
-
         arch = self.encoder.spec.backbone.arch
-        return self._features(self.encoder.backbone, self._transform(), arch, encoder_identity(self.encoder))
+        return self._features(self.encoder.backbone, self._transform(), arch, self.encoder.identity())
 
     def _transform(self) -> EvalTransform:
-        from ..views.evaluation import EvalTransform
 
-        image = self.encoder.meta["image"]
-        return EvalTransform(image["size"], image["mean"], image["std"])
+        image = self.encoder.meta.image
+        return image.transform()
 
     def _features(self, net: nn.Module, transform: EvalTransform, what: str, identity: Any) -> list[Features]:
         parts = [(self.train, "training"), (self.test, "test")]
@@ -170,7 +167,7 @@ class Labelled:
         seed = self.seed
         if self.data is not None:
             spec = DataSpec(path=self.data, val=self.val_data, download=self.download)
-        elif "imported" in encoder.meta:
+        elif encoder.meta.imported is not None:
             reason = "these weights are no run's, so there are no images of their own"
             raise SpecError(f"{self.model}: {reason}", "give --data")
         else:

@@ -129,7 +129,7 @@ def _directory(out: Path | None, force: bool, experiment: Experiment, recipe: Re
     """Where the result goes; SpecError where one stands there already."""
     if out is None:
         train, encoder = experiment.train, experiment.encoder
-        said = repr((recipe, start, train.fingerprint(), encoder.meta["sha256"]))
+        said = repr((recipe, start, train.fingerprint(), encoder.meta.sha256))
         begin = "scratch" if start["from_scratch"] else encoder.spec.method.name
         name = f"finetune-{begin}-{encoder.spec.backbone.arch}-{Path(train.name).stem or 'data'}"
         clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
@@ -149,6 +149,7 @@ def _run(
     from ..evaluate.finetune.training import finetune as tune
     from ..files import write_atomically
     from ..runs.directory import locked
+    from ..runs.meta import DataFacts
 
     encoder, train = experiment.encoder, experiment.train
     lines: list[Data] = []
@@ -165,7 +166,7 @@ def _run(
 
     def learn(part: Source, report: Callable[[Data], None]) -> tuple[Classifier, Score | TargetScore]:
         net = _classifier(experiment, recipe, goal, bool(start["from_scratch"]))
-        image = encoder.meta["image"]
+        image = encoder.meta.image
         task = Task(part, experiment.test, image, experiment.device, experiment.dtype, experiment.workers)
         return net, tune(net, task, recipe, goal, report)
 
@@ -176,8 +177,8 @@ def _run(
             score = drawn.average(cast("list[Score]", scores))
         result = _result(experiment, score, start) | {"run": str(folder)}
         settle(result, result.pop("notes"), goal.key, given.fail_under)
-        own = {"name": train.name, "fingerprint": train.fingerprint(), "images": len(train)}
-        meta = encoder.meta | {"step": lines[-1]["step"], "data": own, "finetuned": result["protocol"]}
+        own = DataFacts(name=train.name, fingerprint=train.fingerprint(), images=len(train))
+        meta = encoder.meta.but(step=lines[-1]["step"], data=own, finetuned=result["protocol"])
         save(folder / "model.safetensors", net, meta, train.classes)
         write_atomically(folder / "result.json", (json.dumps(result, allow_nan=False, indent=2) + "\n").encode())
         draw(folder)
@@ -193,7 +194,7 @@ def _classifier(experiment: Experiment, recipe: Recipe, goal: Goal, from_scratch
 
     encoder = experiment.encoder
     if from_scratch:
-        backbone = random_backbone(encoder.spec.backbone, encoder.meta["image"]["size"], recipe.seed)
+        backbone = random_backbone(encoder.spec.backbone, encoder.meta.image.size, recipe.seed)
     else:
         backbone = copy.deepcopy(encoder.backbone)
     torch.manual_seed(recipe.seed)

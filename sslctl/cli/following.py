@@ -78,12 +78,11 @@ class Following:
         self.sinks.begin([line for line in self.run.lines() if line["step"] <= step])
 
     def _look(self, step: int) -> None:
-        from ..views.evaluation import EvalTransform
         from ..visualize.maps.over_time import Glimpses
 
         t = self.training
-        image, encoder = t.meta["image"], cast("Backbone", t.method.encoder())
-        transform = EvalTransform(image["size"], image["mean"], image["std"])
+        image, encoder = t.meta.image, cast("Backbone", t.method.encoder())
+        transform = image.transform()
         self._glimpses = Glimpses(self.run.path, encoder, t.source, transform, t.total)
         self._glimpses.begin(step)
 

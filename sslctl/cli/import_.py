@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from ..runs.meta import Imported
 
 from ..errors import SpecError, closest
 from . import output
@@ -60,11 +63,10 @@ def import_(
         raise SpecError(f"{file}: no file or folder of another tool, nothing to import", hint)
     wishes = Wishes(layout, branch, arch, depth, heads)  # type: ignore[arg-type]  # one of BRANCHES, as seen above
     encoder, taken = import_any(file, wishes)
-    said = encoder.meta["imported"]
+    said = encoder.meta.imported
+    assert said is not None
     spec = encoder.spec.backbone.model_dump(mode="json", exclude_defaults=True)
-    for line in describe(
-        said, len(encoder.backbone.state_dict()), encoder.spec.backbone.arch, encoder.meta["image"]["size"]
-    ):
+    for line in describe(said, len(encoder.backbone.state_dict()), encoder.spec.backbone.arch, encoder.meta.image.size):
         output.note(line)
     for line in encoder.notes:
         output.warn(line)
@@ -74,18 +76,27 @@ def import_(
         f"difference {parity['absolute']:.2g} ({parity['relative']:.2g} of the largest number), smallest cosine "
         f"{parity['cosine']:.7f}"
     )
-    result: dict[str, Any] = {"out": str(out), **said, "left_over": taken.left, "backbone": spec}
-    result |= {"image": encoder.meta["image"], "sha256": encoder.meta["sha256"], "notes": encoder.notes}
+    result: dict[str, Any] = {
+        "out": str(out),
+        **said.model_dump(mode="json"),
+        "left_over": taken.left,
+        "backbone": spec,
+    }
+    result |= {
+        "image": encoder.meta.image.model_dump(mode="json"),
+        "sha256": encoder.meta.sha256,
+        "notes": encoder.notes,
+    }
     output.emit(result | {"parity": parity}, as_json, str(out))
 
 
-def describe(said: dict[str, Any], count: int, arch: str, size: int) -> list[str]:
+def describe(said: Imported, count: int, arch: str, size: int) -> list[str]:
     """What was recognised and taken, and what was left, for people."""
-    branch = f", {said['branch']}" if said["branch"] else ""
-    off = f"; taken off besides: {', '.join(said['wrappers'])}" if said["wrappers"] else ""
-    left = ", ".join(f"{group} ({n})" for group, n in said["left_over"].items())
+    branch = f", {said.branch}" if said.branch else ""
+    off = f"; taken off besides: {', '.join(said.wrappers)}" if said.wrappers else ""
+    left = ", ".join(f"{group} ({n})" for group, n in said.left_over.items())
     return [
-        f"recognised: {said['title']} ({said['layout']}), names of {said['names']}",
-        f"taken: {arch}, {size} px, {count} tensors after '{said['prefix']}'{branch}{off}",
+        f"recognised: {said.title} ({said.layout}), names of {said.names}",
+        f"taken: {arch}, {size} px, {count} tensors after '{said.prefix}'{branch}{off}",
         f"left over: {left or 'nothing'}",
     ]

@@ -112,7 +112,7 @@ def _by_protocol(experiment: Experiment, name: str, epochs: float | None, seeds:
     tested: list[Features] = []
 
     def once(part: Source, seed: int) -> Score:
-        task = Task(part, e.test, e.encoder.meta["image"], e.device, e.dtype, e.workers)
+        task = Task(part, e.test, e.encoder.meta.image, e.device, e.dtype, e.workers)
         score, test = evaluate(e.encoder.backbone, task, protocol, seed, progress())
         tested.append(test)
         said = score.protocol

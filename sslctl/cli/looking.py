@@ -17,7 +17,7 @@ from .options import BatchSize, Device, NoCache, Precision, Workers
 if TYPE_CHECKING:
     from ..data import Source
     from ..evaluate.features.extract import Features
-    from ..runs.checkpoint import LoadedEncoder
+    from ..runs.encoder import LoadedEncoder
 
 Images = Annotated[str, typer.Argument(metavar="IMAGES", help="An image, or what --data takes.", show_default=False)]
 Size = Annotated[
@@ -59,18 +59,17 @@ class Pass:
 
     def features(self, encoder: LoadedEncoder, source: Source, keep: bool = True) -> Features:
         """Features of ``source`` as evaluation takes them: those kept beside the run, or else by a pass."""
-        from ..evaluate.features.cache import cache_beside, encoder_identity, take_features
+        from ..evaluate.features.cache import cache_beside, take_features
         from ..runtime.device import choose_device, choose_dtype, choose_workers
-        from ..views.evaluation import EvalTransform
 
-        chosen, image = choose_device(self.device), encoder.meta["image"]
+        chosen, image = choose_device(self.device), encoder.meta.image
         what = f"features of {len(source)} images of {source.name}, {encoder.spec.backbone.arch}"
         taken = take_features(
             cache_beside(encoder.path) if keep and not self.no_cache and encoder.path.exists() else None,
-            encoder_identity(encoder),
+            encoder.identity(),
             encoder.backbone,
             source,
-            EvalTransform(image["size"], image["mean"], image["std"]),
+            image.transform(),
             batch_size=self.batch_size,
             workers=choose_workers(self.workers),
             device=chosen,

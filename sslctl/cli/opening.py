@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from . import output
 
 if TYPE_CHECKING:
-    from ..runs.checkpoint import LoadedEncoder
+    from ..runs.encoder import LoadedEncoder
 
 
 def open_model(words: Path) -> LoadedEncoder:

@@ -38,11 +38,11 @@ def pca(
     from ..visualize.maps.patch_pca import sight, write_pca
 
     encoder = open_model(model)
-    backbone, image = encoder.backbone.to(choose_device(device)), encoder.meta["image"]
+    backbone, image = encoder.backbone.to(choose_device(device)), encoder.meta.image
     source = open_images(images)
-    area = size or image["size"]
+    area = size or image.size
     output.note(f"patch features of {encoder.spec.backbone.arch} over {len(source)} images, into {out}")
-    see = sight(backbone, image["mean"], image["std"], area)
+    see = sight(backbone, image.mean, image.std, area)
     written, failed, basis = write_pca(see, backbone.stride, source, out, whole=whole, progress=progress())
     result = {
         "out": str(out),

@@ -128,7 +128,7 @@ def _train(spec: Spec, resume: bool | None, settle: Settle, as_json: bool) -> No
     result = {
         "run": str(directory),
         "checkpoint": str(run.last),
-        "steps": int(meta["step"]),
+        "steps": int(meta.step),
         "loss": last.get("loss"),
         "health": last.get("health"),
     } | rates

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..data import Source
     from ..evaluate.label_free.ranking import Agreement, Ranked
-    from ..runs.checkpoint import LoadedEncoder
+    from ..runs.encoder import LoadedEncoder
 
 AUTHORS_VIEWS = 50  # of each image, for LiDAR
 BY = ("rankme", "lidar", "alpha", "nesum", "alignment", "uniformity")
@@ -128,7 +128,7 @@ class Judge:
             scores["knn"] = knn(train, test, [NEIGHBOURS], [TEMPERATURE])[0].top1
         self.data_used[source.name] = taken.fingerprint
         n, width = taken.x.shape
-        return Ranked(name, encoder.path, encoder.meta["method"], int(encoder.meta["step"]), n, width, found, scores)
+        return Ranked(name, encoder.path, encoder.spec.method.name, encoder.meta.step, n, width, found, scores)
 
     def notes(self, ranked: list[Ranked], by: str) -> list[str]:
         """What must be known before the numbers are believed."""
@@ -150,7 +150,7 @@ class Judge:
         from ..evaluate.online_probe import some
         from ..spec.schema import DataSpec
 
-        if self.data is None and "imported" in encoder.meta:
+        if self.data is None and encoder.meta.imported is not None:
             raise SpecError(
                 f"{encoder.path}: these weights are no run's, so it has no images of its own", "give --data"
             )
@@ -168,13 +168,12 @@ class Judge:
         return self._pairs[0]
 
     def _features(self, encoder: LoadedEncoder, source: Source) -> Any:
-        from ..evaluate.features.cache import cache_beside, encoder_identity, take_features
-        from ..views.evaluation import EvalTransform
+        from ..evaluate.features.cache import cache_beside, take_features
 
-        image = encoder.meta["image"]
+        image = encoder.meta.image
         cache = cache_beside(encoder.path) if self.keep and encoder.path.exists() else None
-        transform = EvalTransform(image["size"], image["mean"], image["std"])
-        identity = encoder_identity(encoder)
+        transform = image.transform()
+        identity = encoder.identity()
         return take_features(
             cache, identity, encoder.backbone, source, transform, progress=progress(), **self.how
         ).features

@@ -65,7 +65,7 @@ def circumstances(experiment: Experiment) -> Result:
     """Of the protocol, what the encoder and the machine say."""
     return {
         "arch": experiment.encoder.spec.backbone.arch,
-        "size": experiment.encoder.meta["image"]["size"],
+        "size": experiment.encoder.meta.image.size,
         "precision": str(experiment.dtype).removeprefix("torch."),
     }
 
@@ -79,7 +79,7 @@ def provenance(experiment: Experiment) -> Result:
 
     return {
         "data": {"train": told(experiment.train), "test": told(experiment.test)},
-        "checkpoint": {"path": str(encoder.path), "method": encoder.spec.method.name, "step": encoder.meta["step"]},
+        "checkpoint": {"path": str(encoder.path), "method": encoder.spec.method.name, "step": encoder.meta.step},
     }
 
 

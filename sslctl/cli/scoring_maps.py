@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..data import Source
-    from ..runs.checkpoint import LoadedEncoder
+    from ..runs.encoder import LoadedEncoder
     from ..visualize.maps.attention import AttentionMaps, Look
     from ..visualize.maps.localisation import Eyes
 
@@ -48,7 +48,7 @@ def _eyes(encoder: LoadedEncoder, look: Look) -> Eyes:
     from ..visualize.maps.localisation import as_sharp, centre_prior
 
     net = encoder.backbone
-    fresh = random_backbone(encoder.spec.backbone, encoder.meta["image"]["size"]).to(next(net.parameters()))
+    fresh = random_backbone(encoder.spec.backbone, encoder.meta.image.size).to(next(net.parameters()))
 
     def eyes(image: NDArray[np.uint8]) -> dict[str, AttentionMaps]:
         own, random = attention_maps(net, image, look), attention_maps(fresh, image, look)

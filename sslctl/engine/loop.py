@@ -14,8 +14,8 @@ from ..data.unreadable import check_bad
 from ..errors import CheckpointError, DataError, Exit, Stopped
 from ..methods.base import Output, Views
 from ..runs import checkpoint
-from ..runs.checkpoint import Meta
 from ..runs.directory import Run
+from ..runs.meta import Meta
 from ..runtime import distributed
 from ..runtime.seeding import seed_step
 from ..runtime.stop import StopRequest
@@ -100,13 +100,13 @@ def resume(t: Training, run: Run, report: Callable[[dict[str, Any]], None]) -> i
     start = 0
     if path is not None:
         meta = checkpoint.restore(path, t.method, t.optimizer)
-        if "scaler" in meta:
-            t.scaler.load_state_dict(meta["scaler"])
-        start = int(meta["step"])
-        if meta["data"]["fingerprint"] != t.meta["data"]["fingerprint"]:
+        if meta.scaler is not None:
+            t.scaler.load_state_dict(meta.scaler)
+        start = meta.step
+        if meta.data.fingerprint != t.meta.data.fingerprint:
             raise DataError(
                 f"the images at {t.spec.data.path} are not those that {path.name} was trained on "
-                f"({meta['data']['images']} then, {t.meta['data']['images']} now, or other names or sizes)",
+                f"({meta.data.images} then, {t.meta.data.images} now, or other names or sizes)",
                 "restore the set, or start anew with --fresh",
             )
     report({"resumed": start, "checkpoint": str(path) if path else None, "skipped": skipped})
@@ -119,7 +119,7 @@ def save(t: Training, run: Run, done: int, saver: Saver) -> None:
     if distributed.rank() > 0:
         return
     path = run.numbered(done)
-    tensors, meta = checkpoint.snapshot(t.method, t.optimizer, state(t) | {"step": done})
+    tensors, meta = checkpoint.snapshot(t.method, t.optimizer, meta_at(t, done))
 
     def work() -> None:
         checkpoint.write(path, tensors, meta)
@@ -128,9 +128,9 @@ def save(t: Training, run: Run, done: int, saver: Saver) -> None:
     saver.submit(work)
 
 
-def state(t: Training) -> Meta:
-    """What a checkpoint says beside tensors and step."""
-    return t.meta | ({"scaler": t.scaler.state_dict()} if t.scaler.is_enabled() else {})
+def meta_at(t: Training, step: int, probe: dict[str, float] | None = None) -> Meta:
+    """What a checkpoint of ``step`` says beside its tensors; ``probe``, the scores it is kept for."""
+    return t.meta.but(step=step, probe=probe, scaler=t.scaler.state_dict() if t.scaler.is_enabled() else None)
 
 
 def keep_best(t: Training, run: Run, line: dict[str, Any], saver: Saver) -> None:
@@ -140,10 +140,10 @@ def keep_best(t: Training, run: Run, line: dict[str, Any], saver: Saver) -> None
     saver.wait()  # the best so far may still be on its way
     with contextlib.suppress(CheckpointError, KeyError):
         best = checkpoint.read_meta(run.best)
-        if best["step"] < line["step"] and best["probe"][BEST_BY] >= line[BEST_BY]:
+        if best.step < line["step"] and best.probe and best.probe[BEST_BY] >= line[BEST_BY]:
             return
     probe = {key: value for key, value in line.items() if key.startswith("probe_")}
-    snapshot = checkpoint.snapshot(t.method, t.optimizer, state(t) | {"step": line["step"], "probe": probe})
+    snapshot = checkpoint.snapshot(t.method, t.optimizer, meta_at(t, line["step"], probe))
     saver.submit(lambda: checkpoint.write(run.best, *snapshot))
 
 

@@ -25,7 +25,7 @@ from ..evaluate.online_probe import Probe, open_probe
 from ..layers.batch_norm import share_statistics
 from ..methods import load_method
 from ..methods.base import Facts, Method
-from ..runs.checkpoint import Meta
+from ..runs.meta import DataFacts, ImageSpec, Meta
 from ..runtime import distributed
 from ..runtime.device import choose_device, choose_dtype, choose_workers, settle
 from ..schedule import Schedule, constant, cosine
@@ -193,12 +193,12 @@ def build_probe(around: Surroundings, method: Method[Any], device: torch.device)
 def describe(around: Surroundings) -> Meta:
     """What a checkpoint says about its making and its use, beside the tensors."""
     plan, source = around.plan, around.train
-    return {
-        "method": around.spec.method.name,
-        "spec": around.spec.dump(),
-        "image": {"size": image_size(plan), "mean": plan.mean, "std": plan.std},
-        "data": {"name": source.name, "fingerprint": source.fingerprint(), "images": len(source)},
-    }
+    return Meta(
+        method=around.spec.method.name,
+        spec=around.spec.dump(),
+        image=ImageSpec(size=image_size(plan), mean=plan.mean, std=plan.std),
+        data=DataFacts(name=source.name, fingerprint=source.fingerprint(), images=len(source)),
+    )
 
 
 def refuse_batch(spec: Spec, images: int) -> None:

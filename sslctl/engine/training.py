@@ -13,7 +13,7 @@ from ..backbones.compiling import Compiled
 from ..data.loader import Loader
 from ..data.source import Source
 from ..methods.base import Method
-from ..runs.checkpoint import Meta
+from ..runs.meta import Meta
 from ..schedule import Schedule, Step
 from ..spec.schema import Spec
 from ..views.augment import Augment

@@ -105,13 +105,13 @@ def _ours(path: Path) -> Found:
     if "key" in said and "spec" not in said:
         return {"kind": "features", "key": said["key"], "skipped": len(said.get("skipped", []))}
     meta, tensors = read(path)
-    spec = meta["spec"]
+    spec, content = meta.spec, meta.model_dump(mode="json", by_alias=True, exclude_none=True)
     keys = ("step", "image", "data", "schema", "versions", "sha256", "imported", "finetuned", "classes")
     return {
         "kind": "checkpoint",
         "method": spec["method"]["name"],
         "backbone": {key: value for key, value in spec["backbone"].items() if value not in (None, {})},
-        **{key: meta[key] for key in keys if key in meta},
+        **{key: content[key] for key in keys if key in content},
         "spec": spec,
         **_tensors(tensors),
     }
@@ -129,10 +129,10 @@ def _weights(path: Path) -> Found:
     spec = encoder.spec.backbone.model_dump(mode="json")
     return {
         "kind": "weights",
-        **encoder.meta["imported"],
+        **(encoder.meta.imported.model_dump(mode="json") if encoder.meta.imported else {}),
         "backbone": {key: value for key, value in spec.items() if value not in (None, {})},
-        "image": encoder.meta["image"],
-        "sha256": encoder.meta["sha256"],
+        "image": encoder.meta.image.model_dump(mode="json"),
+        "sha256": encoder.meta.sha256,
         "notes": encoder.notes,
         **(listed or _tensors(taken.held)),
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..runs.checkpoint import MAX_HEADER, LoadedEncoder, load_encoder
+from ..runs.checkpoint import MAX_HEADER
+from ..runs.encoder import LoadedEncoder, load_encoder
 from .imports.folder import import_folder, is_folder
 from .imports.recognise import Taken, Wishes, import_file
 from .imports.timm_models import open_by_name

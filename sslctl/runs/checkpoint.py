@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from .. import __version__
-from ..backbones import Backbone, hollow_backbone
-from ..errors import CheckpointError, DivergedError, SslctlError
+from ..errors import CheckpointError, DivergedError
 from ..files import write_atomically
 from ..methods.base import Method
+from .meta import HINT, Meta, parse_meta
 from ..spec.schema import SCHEMA, Spec
 from ..spec.parsing import check_spec
 
@@ -27,14 +24,12 @@ MAX_HEADER = 16 << 20
 METHOD = "method."
 OPTIMIZER = "optimizer."
 DIVERGED_HINT = "the last good checkpoint stands; go on from it with a lower --lr or another --precision"
-Meta = dict[str, Any]
 
 
 def snapshot(method: Method[Any], optimizer: torch.optim.Optimizer, meta: Meta) -> tuple[dict[str, Tensor], Meta]:
-    """A copy of the run's state, tensors and what to say beside them, which training on does not change.
+    """A copy of the run's state, which training on does not change: tensors, and ``meta`` with the encoder's prefix.
 
-    ``meta`` (with the step) is completed by schema, encoder prefix and versions. Raises DivergedError where a value is
-    not finite.
+    Raises DivergedError where a value is not finite.
     """
     tensors = {METHOD + name: _copied(value) for name, value in method.state_dict().items()}
     for name, state in _optimizer_state(optimizer):
@@ -42,10 +37,9 @@ def snapshot(method: Method[Any], optimizer: torch.optim.Optimizer, meta: Meta) 
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise DivergedError(
-                f"step {meta['step']} is not saved: {name} holds values that are not finite", DIVERGED_HINT
+                f"step {meta.step} is not saved: {name} holds values that are not finite", DIVERGED_HINT
             )
-    versions = {"sslctl": __version__, "torch": torch.__version__}
-    return tensors, meta | {"schema": SCHEMA, "encoder": _encoder_prefix(method), "versions": versions}
+    return tensors, meta.but(encoder=_encoder_prefix(method))
 
 
 def write(path: Path, tensors: dict[str, Tensor], meta: Meta) -> None:
@@ -53,8 +47,8 @@ def write(path: Path, tensors: dict[str, Tensor], meta: Meta) -> None:
 
     Raises MachineError where the disk refuses.
     """
-    meta = meta | {"sha256": digest(tensors)}
-    write_atomically(path, serialize(tensors, {"format": "pt", "sslctl": json.dumps(meta, allow_nan=False)}))
+    header = {"format": "pt", "sslctl": meta.but(sha256=digest(tensors)).to_json()}
+    write_atomically(path, serialize(tensors, header))
 
 
 def restore(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer) -> Meta:
@@ -64,7 +58,7 @@ def restore(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer) -
     CheckpointError names what is missing or left over.
     """
     meta, tensors = read(path)
-    if "imported" in meta:
+    if meta.imported is not None:
         hint = "score it (sslctl knn), or train it with labels (sslctl finetune)"
         raise CheckpointError(f"{path}: an imported encoder: no run that could go on", hint)
     own = method.state_dict()
@@ -83,58 +77,19 @@ def restore(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer) -
 
 
 def read_meta(path: Path) -> Meta:
-    """The JSON in the header of a checkpoint; CheckpointError where ``path`` is none of ours."""
-    with _opened(path) as file:
-        return _meta_of(path, file)
+    """What the header of a checkpoint says; CheckpointError where ``path`` is not one of ours."""
+    with opened(path) as file:
+        return meta_of(path, file)
 
 
 def read(path: Path) -> tuple[Meta, dict[str, Tensor]]:
     """Meta and all tensors, their sha256 verified."""
-    with _opened(path) as file:
-        meta = _meta_of(path, file)
+    with opened(path) as file:
+        meta = meta_of(path, file)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    if digest(tensors) != meta.get("sha256"):
+    if digest(tensors) != meta.sha256:
         raise CheckpointError(f"{path}: the tensors do not have the sha256 that the file states; it is damaged")
     return meta, tensors
-
-
-@dataclass
-class LoadedEncoder:
-    """An encoder in eval mode, and what its file says about it: a checkpoint's, or what stands for one.
-
-    ``meta`` has the keys of a checkpoint (``sha256`` is that of the encoder's tensors where it is no run of ours);
-    ``meta["imported"]`` is there for other people's weights alone. ``notes`` is what whoever uses it must be told.
-    """
-
-    backbone: Backbone
-    spec: Spec
-    meta: Meta
-    path: Path
-    notes: list[str] = field(default_factory=list)
-
-
-def load_encoder(path: Path) -> LoadedEncoder:
-    """The encoder in a checkpoint file or run directory; only its tensors are read.
-
-    Raises CheckpointError unless every weight of the backbone is there with its shape and none is left over.
-    """
-    path = find(path)
-    with _opened(path) as file:
-        meta = _meta_of(path, file)
-        prefix = meta["encoder"]
-        state = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
-    spec = spec_of(path, meta)
-    backbone = hollow_backbone(spec.backbone, meta["image"]["size"])
-    refuse_mismatch(path, backbone.state_dict(), state)
-    backbone.load_state_dict(state, assign=True)
-    return LoadedEncoder(backbone.eval().requires_grad_(False), spec, meta, path)
-
-
-def spec_of(path: Path, meta: Meta) -> Spec:
-    try:
-        return check_spec(meta["spec"])
-    except SslctlError as e:
-        raise CheckpointError(f"{path}: its spec cannot be read: {e.message}", "written by another version?") from e
 
 
 def find(path: Path) -> Path:
@@ -159,7 +114,7 @@ def newest(directory: Path, skipped: list[str] | None = None, verify: bool = Fal
     good: list[tuple[int, str, Path]] = []
     for path in sorted(directory.glob("*.safetensors")):
         try:
-            good.append((int(read_meta(path)["step"]), path.name, path))
+            good.append((read_meta(path).step, path.name, path))
         except CheckpointError as e:
             bad.append(e.message)
     for _, _, path in sorted(good, reverse=True):
@@ -188,31 +143,20 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    hint = "give a checkpoint that `sslctl pretrain` wrote"
+def opened(path: Path) -> Iterator[Any]:
     try:
-        with path.open("rb") as file:
-            header = int.from_bytes(file.read(8), "little")
+        with path.open("rb") as head:
+            header = int.from_bytes(head.read(8), "little")
         if path.stat().st_size < 8 or header > min(MAX_HEADER, path.stat().st_size):
-            raise CheckpointError(f"{path}: not a safetensors file, or cut off", hint)
-        with safe_open(path, "pt") as opened:
-            yield opened
+            raise CheckpointError(f"{path}: not a safetensors file, or cut off", HINT)
+        with safe_open(path, "pt") as file:
+            yield file
     except (SafetensorError, OSError) as e:
-        raise CheckpointError(f"{path}: {e}", hint) from e
+        raise CheckpointError(f"{path}: {e}", HINT) from e
 
 
-def _meta_of(path: Path, file: Any) -> Meta:
-    hint = "give a checkpoint that `sslctl pretrain` wrote"
-    try:
-        meta = json.loads((file.metadata() or {})["sslctl"])
-        complete = isinstance(meta, dict) and {"schema", "spec", "step", "encoder", "image", "sha256"} <= meta.keys()
-    except (KeyError, ValueError, RecursionError):
-        complete = False
-    if not complete:
-        raise CheckpointError(f"{path}: a safetensors file, but no checkpoint of sslctl", hint)
-    if meta["schema"] > SCHEMA:
-        raise CheckpointError(f"{path}: schema {meta['schema']}, newer than {SCHEMA}", "upgrade: pip install -U sslctl")
-    return dict(meta)
+def meta_of(path: Path, file: Any) -> Meta:
+    return parse_meta(path, (file.metadata() or {}).get("sslctl"))
 
 
 def _copied(value: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ def test_transformers_judges_folders_of_hugging_face(
     assert found["layout"] == "hf" and found["parity"]["against"].startswith("transformers ")
     assert found["image"] == {"size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}
     direct = open_encoder(tmp_path / "folder" / "model.safetensors")  # the file in the folder is the folder
-    assert direct.meta["sha256"] == found["sha256"]
+    assert direct.meta.sha256 == found["sha256"]
     config = json.loads((tmp_path / "folder" / "config.json").read_text())
     (tmp_path / "folder" / "config.json").write_text(json.dumps(config | {"model_type": "swin"}))
     with pytest.raises(CheckpointError, match="a model of type swin"):

@@ -75,7 +75,7 @@ def test_json_is_one_object_and_a_finished_run_is_reported_again(finished, pictu
 def test_the_resolved_spec_repeats_the_run_bit_by_bit(finished, tmp_path):
     result = call("pretrain", "--spec", finished / "spec.yaml", "--out", tmp_path / "again")
     assert result.exit_code == 0, result.stderr
-    digests = [checkpoint.read_meta(checkpoint.find(run))["sha256"] for run in (finished, tmp_path / "again")]
+    digests = [checkpoint.read_meta(checkpoint.find(run)).sha256 for run in (finished, tmp_path / "again")]
     assert digests[0] == digests[1]
 
 

@@ -23,7 +23,7 @@ from ..training import StopAfter, picture_folder, silent, small_spec, training
 def test_training_on_does_not_change_a_snapshot(tmp_path, optimizer):
     t = training(small_spec(picture_folder(tmp_path / "pictures"), "swav", optimizer))
     take_step(t, noise_views(t, 8), Step(0, 10, 2))
-    tensors, meta = checkpoint.snapshot(t.method, t.optimizer, t.meta | {"step": 1})
+    tensors, meta = checkpoint.snapshot(t.method, t.optimizer, t.meta.but(step=1))
     before = {name: value.clone() for name, value in tensors.items()}
     take_step(t, noise_views(t, 8), Step(1, 10, 2))
     assert all(torch.equal(before[name], value) for name, value in tensors.items())

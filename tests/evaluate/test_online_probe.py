@@ -147,11 +147,11 @@ def test_a_damaged_best_is_written_anew_when_its_step_comes_again(pictures: Path
         engine.keep_best(t, run, {"step": 5, "probe_knn": 0.9}, saver)
         engine.keep_best(t, run, {"step": 5, "probe_knn": 0.7}, saver)
         saver.wait()
-        assert checkpoint.read_meta(run.best)["probe"]["probe_knn"] == 0.7
+        assert checkpoint.read_meta(run.best).probe["probe_knn"] == 0.7
         run.best.write_bytes(b"nothing")
         engine.keep_best(t, run, {"step": 6, "probe_knn": 0.1}, saver)
         saver.wait()
-        assert checkpoint.read_meta(run.best)["step"] == 6
+        assert checkpoint.read_meta(run.best).step == 6
 
 
 def test_images_are_bounded_seeded_and_labelled(labelled: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 import sslctl
 from sslctl.errors import CheckpointError, MachineError, SslctlError
 from sslctl.exchange.open_encoder import open_encoder
+from sslctl.runs.meta import ImageSpec
 
 CLI = Path(sslctl.__file__).parent / "cli"
 
@@ -21,8 +22,8 @@ def test_random_weights_of_a_name_are_said_loudly_and_are_the_same_each_time() -
     first, second = open_encoder("random:resnet18"), open_encoder(Path("random:resnet18"))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert "RANDOM" in first.notes[0]
-    assert first.meta["sha256"] == second.meta["sha256"]
-    assert first.meta["image"] == {"size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    assert first.meta.sha256 == second.meta.sha256
+    assert first.meta.image == ImageSpec(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     assert not first.backbone.training and not any(p.requires_grad for p in first.backbone.parameters())
 
 

@@ -154,7 +154,7 @@ def test_compiled_backbones_train_alike(pictures, tmp_path, method):
         with Run(tmp_path / f"{method}-{compiled}") as run:
             train(t, run, StopAfter(99), silent)
             losses[compiled] = [line["loss"] for line in run.lines()]
-            assert checkpoint.load_encoder(run.last).meta["step"] == 6
+            assert checkpoint.load_encoder(run.last).meta.step == 6
     assert losses[True] == losses["graphs"] == pytest.approx(losses[False], rel=1e-4)
     views = noise_views(t, 8)
     Bare(t, views).step()

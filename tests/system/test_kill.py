@@ -54,7 +54,7 @@ def until(condition, process: subprocess.Popen[str]) -> None:
 
 
 def digest(out: Path) -> str:
-    return str(checkpoint.read_meta(out / "checkpoints" / "last.safetensors")["sha256"])
+    return str(checkpoint.read_meta(out / "checkpoints" / "last.safetensors").sha256)
 
 
 def newest_step(out: Path) -> int:

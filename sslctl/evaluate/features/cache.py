@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...data.source import Source
 from ...errors import MachineError
 from ...files import replacing
-from ...runs.checkpoint import LoadedEncoder, digest
+from ...runs.checkpoint import digest
 from ...runtime import distributed
 from ...views.evaluation import EvalTransform
 from .extract import Features, extract, with_labels
@@ -95,12 +95,6 @@ def cache_beside(checkpoint: Path) -> Cache:
     """The cache of a checkpoint file: in the run that it is part of, or else beside it."""
     inside = checkpoint.parent.name == "checkpoints"
     return Cache((checkpoint.parent.parent if inside else checkpoint.parent) / FOLDER)
-
-
-def encoder_identity(encoder: LoadedEncoder) -> dict[str, Any]:
-    """What tells an encoder from every other, for ``cache_key``: how it is built, and its weights."""
-    built = encoder.spec.backbone.model_dump(mode="json")
-    return {"backbone": built, "size": encoder.meta["image"]["size"], "sha256": encoder.meta["sha256"]}
 
 
 class Taken(NamedTuple):

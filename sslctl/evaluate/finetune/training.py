@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,22 +11,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import save as serialize
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from ... import __version__
 from ...backbones import Backbone
 from ...data.loader import Loader
 from ...data.source import Source
 from ...errors import DivergedError
-from ...files import write_atomically
-from ...runs.checkpoint import Meta, digest
+from ...runs.checkpoint import write
+from ...runs.meta import ImageSpec, Meta
 from ...runtime.seeding import seed_step
 from ...schedule import Schedule, Step
-from ...spec.schema import SCHEMA
 from ...views.augment import Augment
-from ...views.evaluation import EvalTransform
 from ...views.recipe import ViewPlan, ViewSpec
 from ..features.extract import extract
 from ..score import Score
@@ -79,7 +74,7 @@ class Task:
 
     train: Source
     test: Source
-    image: Meta  # size, mean, std
+    image: ImageSpec
     device: torch.device
     dtype: torch.dtype
     workers: int
@@ -178,10 +173,10 @@ def mix(x: Tensor, target: Tensor, recipe: Recipe, index: int) -> tuple[Tensor, 
     return x, share * target + (1 - share) * target.flip(0)
 
 
-def crops(image: Meta, interpolation: Literal["bilinear", "bicubic"] = "bicubic") -> ViewPlan:
+def crops(image: ImageSpec, interpolation: Literal["bilinear", "bicubic"] = "bicubic") -> ViewPlan:
     """The one view of training with labels: a random crop of 8 to 100 % of the area, and a flip."""
-    view = ViewSpec(size=image["size"], interpolation=interpolation, order=("flip",))
-    return ViewPlan((view,), (), tuple(image["mean"]), tuple(image["std"]))
+    view = ViewSpec(size=image.size, interpolation=interpolation, order=("flip",))
+    return ViewPlan((view,), (), image.mean, image.std)
 
 
 def save(path: Path, net: Classifier, meta: Meta, classes: list[str]) -> None:
@@ -190,14 +185,7 @@ def save(path: Path, net: Classifier, meta: Meta, classes: list[str]) -> None:
     ``meta`` is that of the checkpoint it came from, with the step and data of the fine-tuning.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    meta = meta | {
-        "schema": SCHEMA,
-        "encoder": "backbone.",
-        "classes": classes,
-        "versions": {"sslctl": __version__, "torch": torch.__version__},
-        "sha256": digest(tensors),
-    }
-    write_atomically(path, serialize(tensors, {"format": "pt", "sslctl": json.dumps(meta, allow_nan=False)}))
+    write(path, tensors, meta.but(encoder="backbone.", classes=classes))
 
 
 def labelled_batches(
@@ -222,6 +210,6 @@ def labelled_batches(
 
 
 def _test(net: Classifier, task: Task, recipe: Recipe, goal: Goal) -> Score | TargetScore:
-    transform = EvalTransform(task.image["size"], task.image["mean"], task.image["std"])
+    transform = task.image.transform()
     found = extract(net, task.test, transform, workers=task.workers, device=task.device, dtype=task.dtype)
     return goal.score(found, len(task.train), {"name": "finetune", "optimizer": "adamw", **asdict(recipe)})

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ...runs.checkpoint import Meta, find, read_meta
+from ...runs.checkpoint import find, read_meta
 from ...runs.directory import Run
+from ...runs.meta import Meta
 from .correlation import kendall, spearman
 from .measures import alignment, alpha_req, lidar, nesum, rankme, spectrum, uniformity
 
@@ -81,7 +82,7 @@ def _all_in(folder: Path) -> list[Path]:
     metas: dict[str, tuple[int, Path]] = {}
     for path in sorted(folder.glob("*.safetensors")):  # of one step's names step-* is the last
         meta = read_meta(path)
-        metas[meta["sha256"]] = meta["step"], path
+        metas[meta.sha256] = meta.step, path
     return [path for _, path in sorted(metas.values())]
 
 
@@ -102,9 +103,9 @@ def measure(x: Tensor, views: Tensor | None) -> dict[str, float]:
 
 def probe_scores(checkpoint: Path, meta: Meta) -> dict[str, float]:
     """What the online probe said of these weights: in the checkpoint itself, or in the metric line of its step."""
-    lines: list[dict[str, Any]] = [meta.get("probe", {})]
+    lines: list[dict[str, Any]] = [dict(meta.probe or {})]
     if checkpoint.parent.name == "checkpoints":
-        lines += [line for line in Run(checkpoint.parent.parent).lines() if line.get("step") == meta["step"]]
+        lines += [line for line in Run(checkpoint.parent.parent).lines() if line.get("step") == meta.step]
     found: dict[str, float] = {}
     for line in lines:
         found |= {key: float(line[key]) for key in ("probe_knn", "probe_linear") if key in line}

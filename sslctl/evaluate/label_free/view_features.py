@@ -13,7 +13,7 @@ from ...data.decode import BadImage
 from ...data.loader import Batch
 from ...data.source import Source
 from ...methods import METHODS, load_method
-from ...runs.checkpoint import LoadedEncoder
+from ...runs.encoder import LoadedEncoder
 from ...spec.schema import ViewsSpec
 from ...views.augment import Augment
 from ...views.recipe import ViewPlan, plan_views
@@ -25,10 +25,10 @@ DEFAULT = "simclr"  # whose views images get where the encoder is nobody's of ou
 def view_plan(encoder: LoadedEncoder) -> ViewPlan:
     """The global views that the run trained on; SimCLR's, at the encoder's size, for other people's weights."""
     name = encoder.spec.method.name
-    if "imported" in encoder.meta or name not in METHODS:
-        image = encoder.meta["image"]
-        recipe = load_method(DEFAULT).views._replace(mean=tuple(image["mean"]), std=tuple(image["std"]))
-        plan = plan_views(recipe, ViewsSpec(multi_crop=f"2x{image['size']}"))
+    if encoder.meta.imported is not None or name not in METHODS:
+        image = encoder.meta.image
+        recipe = load_method(DEFAULT).views._replace(mean=image.mean, std=image.std)
+        plan = plan_views(recipe, ViewsSpec(multi_crop=f"2x{image.size}"))
     else:
         plan = plan_views(load_method(name).views, encoder.spec.views)
     return plan._replace(locals=())

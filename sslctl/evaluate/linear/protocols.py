@@ -14,7 +14,6 @@ from ...backbones import Backbone
 from ...data.source import Source
 from ...errors import DataError, DivergedError, SpecError, closest
 from ...schedule import Schedule, Step
-from ...views.evaluation import EvalTransform
 from ..features.extract import Features, extract
 from ..features.stream import frozen
 from ..finetune.training import Task, crops, labelled_batches
@@ -199,7 +198,7 @@ def _milestones(protocol: Protocol) -> tuple[float, ...]:
 
 
 def _extract(reader: Reader, source: Source, task: Task) -> Features:
-    transform = EvalTransform(task.image["size"], task.image["mean"], task.image["std"])
+    transform = task.image.transform()
     return extract(reader, source, transform, workers=task.workers, device=task.device, dtype=task.dtype)
 
 

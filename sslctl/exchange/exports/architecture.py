@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...backbones import Backbone, dino_positions
 from ...errors import SpecError
-from ...runs.checkpoint import LoadedEncoder
+from ...runs.encoder import LoadedEncoder
 
 ANY = "--format onnx and pt2 take any encoder"
 
@@ -129,7 +129,7 @@ def vit_positions(backbone: Backbone, size: int) -> tuple[Tensor, Tensor | None]
 
 def two_sizes(encoder: LoadedEncoder, native: bool = False) -> list[tuple[int, int]]:
     """The size of its images, and, unless ``native`` is all there is, a larger one that is not square."""
-    size = encoder.meta["image"]["size"]
+    size = encoder.meta.image.size
     if native:
         return [(size, size)]
     step = encoder.backbone.patch or 8

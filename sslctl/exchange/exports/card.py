@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ...runs.checkpoint import LoadedEncoder
+from ...runs.encoder import LoadedEncoder
 from .formats import Order, Written
 from .scores import Row
 
@@ -53,7 +53,7 @@ def card(order: Order, written: Written, checked: str, licence: str = UNKNOWN, f
         lines += ["| protocol | images | top-1 |", "|---|---|---|"]
         lines += [f"| {_cell(row.protocol)} | {_cell(row.data)} | {row} |" for row in found]
         lines += [""]
-    if "imported" not in encoder.meta:
+    if encoder.meta.imported is None:
         lines += ["Recipe:", "", "```yaml", yaml.safe_dump(_recipe(encoder), sort_keys=False).rstrip(), "```", ""]
     return "\n".join(lines)
 
@@ -81,26 +81,27 @@ def _front(encoder: LoadedEncoder, written: Written, licence: str, found: Sequen
 
 def _told(encoder: LoadedEncoder) -> str:
     width = f"It gives {encoder.backbone.dim} numbers an image."
-    if "imported" in encoder.meta:
-        return f"An image encoder made elsewhere ({encoder.meta['imported'].get('layout', UNKNOWN)}). {width}"
-    return f"An image encoder learnt without labels: {encoder.spec.method.name}, {encoder.meta['step']} steps. {width}"
+    if (imported := encoder.meta.imported) is not None:
+        return f"An image encoder made elsewhere ({imported.layout}). {width}"
+    return f"An image encoder learnt without labels: {encoder.spec.method.name}, {encoder.meta.step} steps. {width}"
 
 
 def _facts(encoder: LoadedEncoder, licence: str) -> dict[str, str]:
     spec, meta = encoder.spec, encoder.meta
-    image, data = meta["image"], meta["data"]
+    image, data = meta.image, meta.data
     facts = {
         "architecture": f"timm `{spec.backbone.arch}`, {encoder.backbone.stem} stem",
         "method": spec.method.name,
-        "images": f"RGB in [0, 1], {image['size']} px, less {list(image['mean'])}, divided by {list(image['std'])}",
+        "images": f"RGB in [0, 1], {image.size} px, less {list(image.mean)}, divided by {list(image.std)}",
     }
-    if "imported" in meta:
-        facts["imported from"] = ", ".join(f"{key} {value}" for key, value in meta["imported"].items() if value)
+    if meta.imported is not None:
+        origin = meta.imported.model_dump()
+        facts["imported from"] = ", ".join(f"{key} {value}" for key, value in origin.items() if value)
     else:
         name = PurePath(spec.data.path).name
-        facts["data"] = f"{name}, {data['images']} images, sha256 {data['fingerprint']}"
-        facts["steps"] = f"{meta['step']} of batch size {spec.run.batch_size}"
-    facts["checkpoint"] = f"sha256 of tensors {meta['sha256']}"
+        facts["data"] = f"{name}, {data.images} images, sha256 {data.fingerprint}"
+        facts["steps"] = f"{meta.step} of batch size {spec.run.batch_size}"
+    facts["checkpoint"] = f"sha256 of tensors {meta.sha256}"
     facts["licence"] = f"{licence} (to be chosen by whoever publishes it)" if licence == UNKNOWN else licence
     return {key: _cell(value) for key, value in facts.items()}
 

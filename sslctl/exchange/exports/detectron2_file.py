@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...backbones import Backbone
 from ...errors import SpecError
+from ...runs.meta import ImageSpec
 from .architecture import ANY, ResNetShape, resnet_shape, two_sizes
 from .formats import Order, Written
 from .pth import write_pth
@@ -32,7 +33,7 @@ def write(order: Order) -> Written:
     --out NAME.pth``. Raises SpecError for a net that its configuration cannot name.
     """
     encoder = order.encoder
-    backbone, image = encoder.backbone, encoder.meta["image"]
+    backbone, image = encoder.backbone, encoder.meta.image
     shape = resnet_shape(backbone, "detectron2")
     depth = DEPTHS.get((shape.bottleneck, tuple(shape.depths)))
     if shape.small:
@@ -71,8 +72,8 @@ def renamed(backbone: Backbone) -> dict[str, Tensor]:
     return found
 
 
-def _config(name: str, shape: ResNetShape, depth: int, image: dict[str, list[float]]) -> str:
-    mean, std = ([round(255 * float(v), 3) for v in image[key]] for key in ("mean", "std"))
+def _config(name: str, shape: ResNetShape, depth: int, image: ImageSpec) -> str:
+    mean, std = ([round(255 * float(v), 3) for v in getattr(image, key)] for key in ("mean", "std"))
     lines = [
         "For detectron2 (its pixels are 0 to 255, and its stride lies in the 3x3 convolution):",
         "",

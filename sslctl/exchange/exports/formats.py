@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from ...errors import MachineError, SpecError, closest
 
 if TYPE_CHECKING:
-    from ...runs.checkpoint import LoadedEncoder
+    from ...runs.encoder import LoadedEncoder
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 from ...backbones import Backbone
 from ...backbones.outputs import check_outputs, outputs
 from ...errors import SpecError
+from ...runs.meta import ImageSpec
 from .architecture import two_sizes
 from .formats import Order
 
@@ -27,13 +28,13 @@ class Shipped(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, names: tuple[str, ...], raw: bool, image: dict[str, Any]) -> None:
+    def __init__(self, backbone: Backbone, names: tuple[str, ...], raw: bool, image: ImageSpec) -> None:
         super().__init__()
         self.backbone = backbone
         self.names = names
         self.raw = raw
         for key in ("mean", "std"):
-            self.register_buffer(key, torch.tensor(image[key])[:, None, None] * 255)
+            self.register_buffer(key, torch.tensor(getattr(image, key))[:, None, None] * 255)
 
     def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
         if self.raw:
@@ -47,7 +48,7 @@ def trace(order: Order) -> tuple[ExportedProgram, tuple[str, ...], list[tuple[in
 
     Raises SpecError for outputs that the net does not have, and for a net that cannot be traced.
     """
-    backbone, image = order.encoder.backbone, order.encoder.meta["image"]
+    backbone, image = order.encoder.backbone, order.encoder.meta.image
     names = check_outputs(backbone, order.features)
     # TensorFlow's padding depends on the size, and a tracer that follows it does not come back.
     fixed = backbone.kind == "vit" or any(isinstance(module, Conv2dSame) for module in backbone.modules())

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...backbones import Backbone
 from ...errors import SpecError
 from ...files import write_atomically
-from ...views.evaluation import EvalTransform
+from ...runs.meta import ImageSpec
 from . import timm_folder as export_timm
 from .architecture import ANY, ViTShape, resnet_shape, two_sizes, vit_positions, vit_shape
 from .formats import Order, Written
@@ -43,9 +43,9 @@ def write(order: Order) -> Written:
 
     A net for which transformers has no class of its own goes as timm's folder, which AutoModel reads through timm.
     """
-    backbone, image = order.encoder.backbone, order.encoder.meta["image"]
+    backbone, image = order.encoder.backbone, order.encoder.meta.image
     try:
-        config, state = vit(backbone, image["size"]) if backbone.kind == "vit" else resnet(backbone)
+        config, state = vit(backbone, image.size) if backbone.kind == "vit" else resnet(backbone)
     except SpecError as e:
         return _through_timm(order, e.message)
     config |= {"dtype": "float32", "torch_dtype": "float32"}
@@ -65,7 +65,7 @@ def write(order: Order) -> Written:
         )
     if backbone.kind == "vit":
         notes.append(
-            f"transformers resizes position embeddings in its own way: features are the same at {image['size']} px only"
+            f"transformers resizes position embeddings in its own way: features are the same at {image.size} px only"
         )
     return Written(code, two_sizes(order.encoder, native=backbone.kind == "vit"), "transformers", notes=notes)
 
@@ -133,22 +133,22 @@ def resnet(backbone: Backbone) -> tuple[Config, dict[str, Tensor]]:
     return config, state
 
 
-def processor(image: Config) -> Config:
+def processor(image: ImageSpec) -> Config:
     """preprocessor_config.json of the evaluation transform: short side, central square, less mean, over deviation."""
-    size = image["size"]
+    size = image.size
     return {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": EvalTransform(size, image["mean"], image["std"]).short},
+        "size": {"shortest_edge": image.transform().short},
         "resample": 3,
         "do_center_crop": True,
         "crop_size": {"height": size, "width": size},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(image["mean"]),
-        "image_std": list(image["std"]),
+        "image_mean": list(image.mean),
+        "image_std": list(image.std),
     }
 
 

@@ -25,7 +25,7 @@ def write(order: Order) -> Written:
     Weights of more than 1.9 GB lie in a second file beside it. Raises SpecError as ``trace``.
     """
     program, names, sizes = trace(order)
-    image = order.encoder.meta["image"]
+    image = order.encoder.meta.image
     takes, gives = says(order, names, sizes)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -46,7 +46,12 @@ def write(order: Order) -> Written:
     if len(sizes) > 1:
         for axis, name in zip(sides(order), ("height", "width"), strict=True):
             shape[axis] = name  # the tracer's own name says nothing
-    facts = {"image": image, "takes": takes, "gives": gives, "sha256": order.encoder.meta["sha256"]}
+    facts = {
+        "image": image.model_dump(mode="json"),
+        "takes": takes,
+        "gives": gives,
+        "sha256": order.encoder.meta.sha256,
+    }
     graph.model.metadata_props["sslctl"] = json.dumps(facts)
     if sum(t.nbytes for t in program.state_dict.values()) > LARGEST:
         graph.save(order.path, external_data=True)

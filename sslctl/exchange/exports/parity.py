@@ -22,7 +22,8 @@ from ...data.decode import BadImage, Pixels
 from ...data.demo import open_demo
 from ...errors import CheckpointError, SslctlError
 from ...files import write_atomically
-from ...runs.checkpoint import LoadedEncoder
+from ...runs.encoder import LoadedEncoder
+from ...runs.meta import ImageSpec
 from ...views.evaluation import EvalTransform
 
 IMAGES = 16
@@ -108,7 +109,7 @@ def real_images(encoder: LoadedEncoder, count: int = IMAGES) -> tuple[list[Pixel
 
     Where those are gone, unknown or too few, images of the embedded set instead.
     """
-    if "imported" not in encoder.meta:
+    if encoder.meta.imported is None:
         try:
             source = open_source(encoder.spec.data.path, labelled=False)
             found = _some(source, count)
@@ -116,7 +117,7 @@ def real_images(encoder: LoadedEncoder, count: int = IMAGES) -> tuple[list[Pixel
                 return found, PurePath(encoder.spec.data.path).name  # where it lies does not belong into a card
         except SslctlError:
             pass  # moved, or not on this machine: any real image will do
-    demo = open_demo(DEMO, "val", n=count, size=max(32, encoder.meta["image"]["size"]))
+    demo = open_demo(DEMO, "val", n=count, size=max(32, encoder.meta.image.size))
     return list(demo.array), f"the embedded set ({DEMO})"
 
 
@@ -126,9 +127,9 @@ def at_size(images: list[Pixels], size: int) -> Tensor:
     return torch.stack([plain(image) for image in images]).round().to(torch.uint8)
 
 
-def normalised(pixels: Tensor, image: Mapping[str, Any]) -> Tensor:
+def normalised(pixels: Tensor, image: ImageSpec) -> Tensor:
     """uint8 (B, 3, H, W) as the encoder takes it: float32, less the mean, over the deviation that ``image`` states."""
-    mean, std = (torch.tensor(image[key])[:, None, None] * 255 for key in ("mean", "std"))
+    mean, std = (torch.tensor(getattr(image, key))[:, None, None] * 255 for key in ("mean", "std"))
     return (pixels.float() - mean) / std
 
 

@@ -26,6 +26,6 @@ def write(order: Order) -> Written:
         "import numpy as np\nimport torch\nfrom PIL import Image, ImageOps\n\n"
         f"net = torch.export.load({order.name!r}).module()\n"
     )
-    image = order.encoder.meta["image"]
+    image = order.encoder.meta.image
     code = joined(load, prepare(image, raw=order.preprocess), encode("net(x)", ", ".join(gives)))
     return Written(code, sizes, "pytorch", more=f"The graph takes {takes}, and gives {', '.join(gives)}.")

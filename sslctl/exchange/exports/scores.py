@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ...errors import SpecError
-from ...runs.checkpoint import LoadedEncoder
+from ...runs.encoder import LoadedEncoder
 
 PROBES = {
     "probe_knn": "online probe: 20 nearest neighbours, temperature 0.07",
@@ -44,7 +44,7 @@ def of_run(encoder: LoadedEncoder) -> list[Row]:
     for text in lines:
         try:
             line = json.loads(text)
-            if line["step"] <= encoder.meta["step"]:
+            if line["step"] <= encoder.meta.step:
                 found |= {key: float(line[key]) for key in PROBES if key in line}
         except (ValueError, KeyError, TypeError):
             continue
@@ -69,7 +69,7 @@ def _row(encoder: LoadedEncoder, path: Path) -> Row:
         row = Row(protocol, data, float(held["top1"]), (float(low), float(high)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise SpecError(f"--scores {path}: no score of sslctl ({type(e).__name__}: {e})", HINT) from e
-    same = (encoder.spec.method.name, encoder.meta["step"])
+    same = (encoder.spec.method.name, encoder.meta.step)
     if (of.get("method"), of.get("step")) != same:
         raise SpecError(
             f"--scores {path}: a score of {of.get('method')} at step {of.get('step')}, not of {same[0]} at {same[1]}",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ...views.evaluation import EvalTransform
+from ...runs.meta import ImageSpec
 
 
-def prepare(image: dict[str, Any], kind: str = "torch", raw: bool = False) -> str:
+def prepare(image: ImageSpec, kind: str = "torch", raw: bool = False) -> str:
     """Code that defines ``prepare``, from a PIL image to what the net takes: the evaluation transform, by Pillow.
 
     ``image`` is the encoder's size, mean and std; ``kind`` the arrays that come out; ``raw`` leaves uint8 (S, S, 3).
     """
-    size, short = image["size"], EvalTransform(image["size"], image["mean"], image["std"]).short
+    size, short = image.size, image.transform().short
     lines = [
         "def prepare(image):  # a PIL image",
         '    image = ImageOps.exif_transpose(image).convert("RGB")',
@@ -25,7 +23,7 @@ def prepare(image: dict[str, Any], kind: str = "torch", raw: bool = False) -> st
     if raw:
         lines += [f"    x = np.array(image)  # uint8 ({size}, {size}, 3)"]
     else:
-        mean, std = ([round(float(v), 6) for v in image[key]] for key in ("mean", "std"))
+        mean, std = ([round(float(v), 6) for v in getattr(image, key)] for key in ("mean", "std"))
         lines += [
             f"    x = (np.asarray(image, np.float32) / 255 - np.float32({mean})) / np.float32({std})",
             f"    x = np.ascontiguousarray(x.transpose(2, 0, 1))  # (3, {size}, {size})",

@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from ...errors import SpecError
 from ...files import write_atomically
-from ...runs.checkpoint import LoadedEncoder
+from ...runs.encoder import LoadedEncoder
 from ...views.evaluation import SMALL
 from .architecture import ANY, two_sizes, vit_positions
 from .formats import Order, Written
@@ -22,7 +22,7 @@ def write(order: Order) -> Written:
     """config.json in the layout of timm's hub, and model.safetensors. SpecError for what timm cannot build."""
     encoder = order.encoder
     backbone = encoder.backbone
-    spec, size = encoder.spec.backbone, encoder.meta["image"]["size"]
+    spec, size = encoder.spec.backbone, encoder.meta.image.size
     if spec.width is not None or spec.padding == "same":
         what = f"width {spec.width}" if spec.width is not None else "TensorFlow's padding"
         raise SpecError(f"timm.create_model cannot build a ResNet of {what}", ANY)
@@ -68,7 +68,7 @@ def model_args(encoder: LoadedEncoder) -> dict[str, Any]:
     if encoder.backbone.kind == "vit":
         net = encoder.backbone.net
         native = encoder.backbone.position == "timm"
-        args |= {"img_size": encoder.backbone.image_size if native else encoder.meta["image"]["size"]}
+        args |= {"img_size": encoder.backbone.image_size if native else encoder.meta.image.size}
         args |= {"dynamic_img_size": True}
         with torch.device("meta"):
             plain = timm.create_model(encoder.spec.backbone.arch, pretrained=False, num_classes=0, **args)
@@ -78,15 +78,15 @@ def model_args(encoder: LoadedEncoder) -> dict[str, Any]:
 
 
 def _images(encoder: LoadedEncoder) -> dict[str, Any]:
-    image = encoder.meta["image"]
-    size = image["size"]
+    image = encoder.meta.image
+    size = image.size
     return {
         "input_size": [3, size, size],
         "interpolation": "bicubic",
         "crop_pct": 1.0 if size < SMALL else 0.875,
         "crop_mode": "center",
-        "mean": list(image["mean"]),
-        "std": list(image["std"]),
+        "mean": list(image.mean),
+        "std": list(image.std),
     }
 
 

@@ -35,10 +35,10 @@ def write(order: Order) -> Written:
     Raises SpecError for a net that torchvision's classes cannot be.
     """
     encoder = order.encoder
-    backbone, image = encoder.backbone, encoder.meta["image"]
+    backbone, image = encoder.backbone, encoder.meta.image
     vit = backbone.kind == "vit"
-    state = vit_state(backbone, image["size"]) if vit else resnet_state(backbone)
-    build = _vit_code(vit_shape(backbone, image["size"])) if vit else resnet_code(backbone, encoder.spec.backbone.arch)
+    state = vit_state(backbone, image.size) if vit else resnet_state(backbone)
+    build = _vit_code(vit_shape(backbone, image.size)) if vit else resnet_code(backbone, encoder.spec.backbone.arch)
     head = "import numpy as np\nimport torch\nfrom PIL import Image, ImageOps\n"
     if order.path.suffix == ".pth":
         write_pth(order.path, state)
@@ -60,7 +60,7 @@ def write(order: Order) -> Written:
             " puts one in, and without it the weights do not load"
         )
     if vit:
-        notes.append(f"torchvision's ViT takes images of {image['size']} px only")
+        notes.append(f"torchvision's ViT takes images of {image.size} px only")
     return Written(code, two_sizes(encoder, native=vit), "torchvision", notes=notes)
 
 

@@ -17,8 +17,7 @@ from ... import __version__
 from ...backbones.outputs import check_outputs, outputs
 from ...errors import CheckpointError, SpecError
 from ...files import write_atomically
-from ...runs.checkpoint import LoadedEncoder
-from ...views.evaluation import EvalTransform
+from ...runs.encoder import LoadedEncoder
 from .card import UNKNOWN, card
 from .formats import Format, Order, Written
 from .parity import Parity, at_size, compare, demand, normalised, real_images, run_fresh
@@ -123,7 +122,7 @@ def _inputs(
     order: Order, written: Written, names: tuple[str, ...], images: list[Any]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What the other side gets, and what we make of it: images at every size, and some as they are."""
-    backbone, image = order.encoder.backbone.eval(), order.encoder.meta["image"]
+    backbone, image = order.encoder.backbone.eval(), order.encoder.meta.image
     inputs: dict[str, Tensor] = {}
     ours: dict[str, Tensor] = {}
     for h, w in written.sizes:
@@ -145,9 +144,9 @@ def _grey(order: Order, inputs: dict[str, Tensor], theirs: dict[str, Tensor], wh
 
     Raises CheckpointError where it is more than GREY: the net would see other images than it was judged on.
     """
-    image = order.encoder.meta["image"]
-    transform, worst = EvalTransform(image["size"], image["mean"], image["std"]), 0.0
-    mean, std = (torch.tensor(image[key])[:, None, None] for key in ("mean", "std"))
+    image = order.encoder.meta.image
+    transform, worst = image.transform(), 0.0
+    mean, std = (torch.tensor(getattr(image, key))[:, None, None] for key in ("mean", "std"))
     for i in range(PHOTOS):
         ours = (transform(inputs[f"image.{i}"].numpy()) * std + mean) * 255
         made = theirs[f"image.{i}"]
@@ -176,6 +175,6 @@ def _report(order: Order, parity: Parity, form: Format, who: str, seen: str, gre
         "outputs": order.features,
         "parity": {**asdict(parity), "tolerance": form.tolerance},
         "grey levels": round(grey, 3),
-        "checkpoint": {"file": os.path.basename(encoder.path), "sha256": encoder.meta["sha256"]},
+        "checkpoint": {"file": os.path.basename(encoder.path), "sha256": encoder.meta.sha256},
         "versions": versions,
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError
-from ...runs.checkpoint import LoadedEncoder
+from ...runs.encoder import LoadedEncoder
 from .container import Foreign, read_foreign
 from .layouts import HERE, Layout
 from .recognise import Taken, Wishes, encoder_in, find_layout

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...errors import SpecError
 from ...files import replacing, write_atomically
-from ...runs.checkpoint import LoadedEncoder, load_encoder
+from ...runs.encoder import LoadedEncoder, load_encoder
 from ..exports.parity import IMAGES, Parity, at_size, compare, demand, normalised, real_images, run_fresh
 from . import formulas as formulas
 from .facts import write
@@ -60,8 +60,8 @@ def check(ours: LoadedEncoder, taken: Taken, source: Path) -> dict[str, Any]:
 
     Compared on real images at the native size. Raises CheckpointError above the tolerance.
     """
-    net, image = ours.backbone, ours.meta["image"]
-    size = net.image_size if net.kind == "vit" else image["size"]
+    net, image = ours.backbone, ours.meta.image
+    size = net.image_size if net.kind == "vit" else image.size
     cost = sum(p.numel() for p in net.parameters()) * size**3 / 224
     images, of = real_images(ours, max(2, min(IMAGES, int(IMAGES * WORK / max(1, cost)))))
     x = normalised(at_size(images, size), image)

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ...backbones import Backbone, hollow_backbone
 from ...errors import CheckpointError, SpecError, SslctlError, closest
-from ...runs.checkpoint import LoadedEncoder, refuse_mismatch
+from ...runs.checkpoint import refuse_mismatch
+from ...runs.encoder import LoadedEncoder
+from ...runs.meta import ImageSpec, Imported
 from ...spec.schema import BackboneSpec
 from .container import Foreign, read_foreign
 from .facts import as_loaded
@@ -114,8 +116,8 @@ def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tup
             state[name] = torch.zeros((), dtype=torch.int64)
     refuse_mismatch(path, own, state, f"read as {layout.title}: {spec.arch}, its names after '{taken.prefix}'")
     backbone.net.load_state_dict({name: _owned(path, name, value) for name, value in state.items()}, assign=True)
-    image = {"size": size, "mean": list(layout.mean), "std": list(layout.std)}
-    source = {"file": path.name, **taken.said(), "wrappers": found.wrappers}
+    image = ImageSpec(size=size, mean=layout.mean, std=layout.std)
+    source = Imported(file=path.name, **taken.said(), wrappers=found.wrappers)
     notes = [layout.note] if layout.note and wishes.layout is None else []
     if backbone.kind == "vit" and not (wishes.arch or wishes.heads or layout.heads or usual_heads(backbone.dim)):
         count = backbone.net.blocks[0].attn.num_heads

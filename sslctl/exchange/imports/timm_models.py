@@ -11,7 +11,9 @@ from timm.data import resolve_data_config
 
 from ...backbones import build_backbone
 from ...errors import MachineError, SpecError
-from ...runs.checkpoint import LoadedEncoder, refuse_mismatch
+from ...runs.checkpoint import refuse_mismatch
+from ...runs.encoder import LoadedEncoder
+from ...runs.meta import ImageSpec, Imported
 from ...spec.schema import BackboneSpec
 from .facts import as_loaded
 
@@ -38,8 +40,8 @@ def open_by_name(name: str, pretrained: bool) -> LoadedEncoder:
         backbone.net.load_state_dict(state)
     else:
         notes.append(f"random:{name} has RANDOM weights, of seed 0: it knows nothing of images")
-    image = {"size": size, "mean": list(cfg["mean"]), "std": list(cfg["std"])}
-    source = {"layout": "timm" if pretrained else "random", "name": name, "tag": tag or None}
+    image = ImageSpec(size=size, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
+    source = Imported(layout="timm" if pretrained else "random", name=name, tag=tag or None)
     return as_loaded(backbone, spec, image, source, Path(f"{'timm' if pretrained else 'random'}:{name}"), notes)
 
 

@@ -21,7 +21,7 @@ from ...data import open_pair
 from ...data.decode import BadImage, Pixels
 from ...data.source import Source, printable
 from ...methods import load_method
-from ...runs.checkpoint import LoadedEncoder
+from ...runs.encoder import LoadedEncoder
 from ...spec.schema import Spec
 from ...views.augment import Augment
 from ...views.evaluation import EvalTransform
@@ -154,8 +154,8 @@ def readable(source: Source, wanted: list[int], seconds: float) -> Iterator[tupl
 
 
 def transform_of(encoder: LoadedEncoder) -> EvalTransform:
-    image = encoder.meta["image"]
-    return EvalTransform(image["size"], image["mean"], image["std"])
+    image = encoder.meta.image
+    return image.transform()
 
 
 def label(source: Source, i: int) -> str | None:

@@ -19,8 +19,9 @@ from ... import __version__
 from ...data.source import Source
 from ...errors import SslctlError
 from ...files import write_atomically
-from ...runs.checkpoint import LoadedEncoder, find, load_encoder
+from ...runs.checkpoint import find
 from ...runs.directory import differences
+from ...runs.encoder import LoadedEncoder, load_encoder
 from ..comparison import read_run
 from ..maps.over_time import FILE, Glimpse, fixed_images, look, shown
 from ..maps.over_time import read as read_glimpses
@@ -200,7 +201,7 @@ def _look_back(path: Path, source: Source) -> Glimpse:
         encoder: LoadedEncoder = load_encoder(file)
         transform = exhibits.transform_of(encoder)
         images, names = fixed_images(source, transform)
-        maps[int(encoder.meta["step"])] = look(encoder.backbone, transform.normalise(images))
+        maps[int(encoder.meta.step)] = look(encoder.backbone, transform.normalise(images))
     return Glimpse(shown(images), names, dict(sorted(maps.items())))
 
 

@@ -31,8 +31,8 @@ def evaluate(run: Path, pictures: Path, folder: Path, rank: int) -> dict[str, An
     from sslctl.errors import DivergedError
     from sslctl.evaluate.features.extract import extract
     from sslctl.evaluate.online_probe import Probe
-    from sslctl.runs.checkpoint import load_encoder
     from sslctl.runs.directory import Run
+    from sslctl.runs.encoder import load_encoder
     from sslctl.runtime import distributed
     from sslctl.schedule import Step
     from sslctl.views.evaluation import EvalTransform

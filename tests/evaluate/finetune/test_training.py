@@ -17,8 +17,8 @@ from sslctl.cli.main import app
 from sslctl.evaluate.baselines import random_backbone
 from sslctl.evaluate.finetune.goals import Classes
 from sslctl.evaluate.finetune.training import Classifier, Recipe, groups, mix
-from sslctl.runs.checkpoint import load_encoder
 from sslctl.runs.directory import locked
+from sslctl.runs.encoder import load_encoder
 from sslctl.spec.schema import BackboneSpec
 
 from ...training import BACKBONE, small_spec
@@ -142,7 +142,7 @@ def test_it_begins_where_it_says_and_twice_is_the_same(encoder: Path, images: Pa
     found = {name: load_encoder(tmp_path / name).backbone.state_dict() for name in ("a", "b", "tuned", "scratch")}
     assert all(torch.equal(found["a"][k], found["b"][k]) for k in found["a"])
     loaded = load_encoder(encoder)
-    fresh = random_backbone(loaded.spec.backbone, loaded.meta["image"]["size"], 0)
+    fresh = random_backbone(loaded.spec.backbone, loaded.meta.image.size, 0)
     for name, net in (("tuned", loaded.backbone), ("scratch", fresh)):
         for key, value in net.named_parameters():
             torch.testing.assert_close(found[name][key], value, rtol=0, atol=1e-9)

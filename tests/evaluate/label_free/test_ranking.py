@@ -23,10 +23,9 @@ from sslctl.evaluate.label_free.measures import alignment, lidar, rankme
 from sslctl.evaluate.label_free.ranking import MEASURES, Ranked, agreement, find_checkpoints, measure
 from sslctl.evaluate.label_free.view_features import extract_views, view_plan
 from sslctl.runs import checkpoint
-from sslctl.runs.checkpoint import load_encoder
 from sslctl.runs.directory import Run
+from sslctl.runs.encoder import load_encoder
 from sslctl.views.augment import Augment
-from sslctl.views.evaluation import EvalTransform
 
 from ...training import StopAfter, picture_folder, silent, small_spec, training
 
@@ -114,8 +113,8 @@ def test_every_checkpoint_is_measured_on_the_run_s_own_images(run: Path, picture
     assert found["agreement"]["probe_knn"]["rankme"]["n"] == 3
     last = next(r for r in found["encoders"] if r["step"] == 6)
     encoder, source = load_encoder(run), open_source(str(pictures))
-    image = encoder.meta["image"]
-    x = extract(encoder.backbone, source, EvalTransform(image["size"], image["mean"], image["std"])).x
+    image = encoder.meta.image
+    x = extract(encoder.backbone, source, image.transform()).x
     views = extract_views(encoder.backbone, source, view_plan(encoder), 4)
     assert last["measures"]["rankme"] == pytest.approx(rankme(x))
     assert last["measures"]["lidar"] == pytest.approx(lidar(views))

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from sslctl.backbones import build_backbone
-from sslctl.runs.checkpoint import LoadedEncoder
+from sslctl.runs.encoder import LoadedEncoder
+from sslctl.runs.meta import DataFacts, ImageSpec, Meta
 from sslctl.spec.parsing import check_spec
 
 VIT = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -36,12 +37,14 @@ def encoder(kind: str, size: int, data: object = "photos", **more: object) -> Lo
         backbone.train()(3 * torch.randn(16, 3, size, size) + 1)  # statistics of its own
         for p in backbone.parameters():
             p.add_(0.1 * torch.randn_like(p))  # no norm at one, no bias at zero
-    meta = {
-        "image": {"size": size, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]},
-        "data": {"name": "photos", "fingerprint": "f" * 64, "images": 1234},
-        "step": 777,
-        "sha256": "a" * 64,
-    }
+    meta = Meta(
+        method="swav",
+        spec=spec.dump(),
+        image=ImageSpec(size=size, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)),
+        data=DataFacts(name="photos", fingerprint="f" * 64, images=1234),
+        step=777,
+        sha256="a" * 64,
+    )
     return LoadedEncoder(backbone.eval().requires_grad_(False), spec, meta, Path("last.safetensors"))
 
 

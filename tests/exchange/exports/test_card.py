@@ -11,6 +11,7 @@ import yaml
 from sslctl.exchange.exports.card import card
 from sslctl.exchange.exports.formats import Order, Written
 from sslctl.exchange.exports.scores import Row, of_run
+from sslctl.runs.meta import DataFacts, Imported
 from tests.exchange.exports.encoders import code_in, encoder
 
 WRITTEN = Written("x = 1\n", [(32, 32)], "timm", notes=["timm does otherwise"], more="A table follows")
@@ -37,8 +38,8 @@ def test_a_card_of_a_run_says_what_made_it(tmp_path: Path) -> None:
 
 def test_a_card_of_imported_weights_claims_no_run() -> None:
     ours = encoder("resnet", 32)
-    ours.meta["imported"] = {"layout": "moco v2", "file": "a|b\nc.pth", "method": None}
-    ours.meta["data"] = {"name": "unknown", "fingerprint": None, "images": None}
+    imported = Imported(layout="moco v2", file="a|b\nc.pth")
+    ours.meta = ours.meta.but(imported=imported, data=DataFacts(name="unknown"))
     text = card(Order(replace(ours, notes=["its size was guessed"]), Path("x"), "net"), WRITTEN, "equal")
     assert "made elsewhere (moco v2)" in text and "Note: its size was guessed." in text
     assert "| imported from | layout moco v2, file a\\|b c.pth |" in text

@@ -13,7 +13,7 @@ from sslctl.data.demo import open_demo
 from sslctl.errors import CheckpointError
 from sslctl.exchange.exports import parity
 from sslctl.exchange.exports.parity import at_size, compare, demand, normalised, real_images, run_fresh
-from sslctl.views.evaluation import EvalTransform
+from sslctl.runs.meta import ImageSpec, Imported
 from tests.exchange.exports.encoders import encoder
 from tests.fresh import warm  # noqa: F401 - a fixture
 from tests.training import picture_folder
@@ -70,14 +70,14 @@ def test_images_are_those_of_the_run_where_they_are_and_real_ones_in_any_case(tm
         assert "embedded" in where
         assert np.array_equal(np.stack(images), open_demo("demo-hard", "val", n=16, size=48).array)
     theirs = encoder("resnet", 32, tmp_path / "pictures")
-    theirs.meta["imported"] = {"layout": "torchvision"}
+    theirs.meta = theirs.meta.but(imported=Imported(layout="torchvision"))
     assert "embedded" in real_images(theirs)[1]
 
 
 def test_pixels_are_prepared_as_evaluation_does() -> None:
     images = list(open_demo("demo", "val", n=3, size=80).array)
-    image = {"size": 64, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
-    transform = EvalTransform(**image)
+    image = ImageSpec(size=64, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    transform = image.transform()
     expected = torch.stack([transform(x) for x in images])
     torch.testing.assert_close(normalised(at_size(images, 64), image), expected, rtol=0, atol=1e-5)
     wide = normalised(at_size(images, 64)[:, :, :48], image)

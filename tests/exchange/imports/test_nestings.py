@@ -89,7 +89,7 @@ def test_the_other_branch_can_be_asked_for_where_there_is_one(net: nn.Module, tm
     path = saved(RESNET_FILES["solo"](net.state_dict()), tmp_path / "solo.ckpt")
     teacher, taken = import_file(path, Wishes(branch="momentum"))
     assert taken.prefix == "state_dict.momentum_backbone."
-    assert teacher.meta["imported"]["branch"] == "teacher (momentum)"
+    assert teacher.meta.imported.branch == "teacher (momentum)"
     assert torch.equal(teacher.backbone.net.conv1.weight, net.get_parameter("conv1.weight") + 0.1)
     single = saved(RESNET_FILES["torchvision"](net.state_dict()), tmp_path / "single.pth")
     with pytest.raises(SpecError, match="--branch momentum: torchvision ResNet files hold one encoder alone"):
@@ -116,7 +116,7 @@ def test_children_of_a_resnet_in_a_row_are_named_by_their_places(net: nn.Module,
     encoder, taken = import_file(saved(held, tmp_path / "file.ckpt"))
     assert taken.layout.name == "lightly"
     plain, _ = import_file(saved(net.state_dict(), tmp_path / "plain.pth"))
-    assert encoder.meta["sha256"] == plain.meta["sha256"]
+    assert encoder.meta.sha256 == plain.meta.sha256
 
 
 def test_old_files_without_batch_counts_and_halves_are_whole(net: nn.Module, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_other_paddings_follow_their_formula_and_change_the_features(
         s["conv1.weight"] = s["conv1.weight"][..., :3, :3].clone()
         path = saved(LIGHTNING | {"state_dict": under(B, s) | under("classifier.", HEAD)}, tmp_path / "file.ckpt")
         encoder, _ = import_file(path)
-        assert encoder.backbone.stem == "small" and encoder.meta["image"]["size"] == 32
+        assert encoder.backbone.stem == "small" and encoder.meta.image.size == 32
     else:
         encoder, _ = import_file(saved(s, tmp_path / "x.pth"), Wishes(layout="byol_converted"))
     x = torch.randn(2, 3, size, size)

@@ -131,7 +131,7 @@ def test_every_layout_is_recognised_and_gives_the_features_of_a_plain_model(
     assert taken.layout.name == case.layout
     assert {re.split(r"[.]", group)[-1] for group in taken.left} == set(case.left)
     assert (taken.branch and taken.said()["branch"].split()[0]) == case.branch
-    assert encoder.meta["image"]["std"][0] == case.std
+    assert encoder.meta.image.std[0] == case.std
     inner = innermost(tree, case.nest)
     state = {k.removeprefix(case.prefix): v for k, v in inner.items() if k.startswith(case.prefix)}
     if encoder.backbone.kind == "cnn":
@@ -199,8 +199,8 @@ def test_the_branch_is_the_authors_unless_another_is_asked_for(dino_run: Path) -
     found = {b: import_file(dino_run, Wishes(heads=2, branch=b))[0] for b in ("auto", "online", "momentum")}  # type: ignore[arg-type]
     assert torch.equal(found["auto"].backbone(x), found["momentum"].backbone(x))
     assert not torch.allclose(found["auto"].backbone(x), found["online"].backbone(x), atol=0.1)
-    assert found["online"].meta["imported"]["branch"] == "student (online)"
-    assert found["online"].meta["sha256"] != found["auto"].meta["sha256"]
+    assert found["online"].meta.imported.branch == "student (online)"
+    assert found["online"].meta.sha256 != found["auto"].meta.sha256
 
 
 def test_mae_is_known_by_its_decoder_and_its_encoder_by_its_positions(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_mae_is_known_by_its_decoder_and_its_encoder_by_its_positions(tmp_path: 
     assert {"model.decoder_blocks", "model.mask_token", "model.decoder_pred"} <= set(taken.left)
     encoder = {k: v for k, v in state.items() if not k.startswith(("decoder", "mask"))}
     alone, taken = import_file(saved({"model": encoder}, tmp_path / "mae.pth"), Wishes(heads=2))
-    assert taken.layout.name == "mae_encoder" and alone.meta["sha256"] == whole.meta["sha256"]
+    assert taken.layout.name == "mae_encoder" and alone.meta.sha256 == whole.meta.sha256
     encoder["pos_embed"] = sincos_positions((4, 4), 16)
     assert import_file(saved({"model": encoder}, tmp_path / "v3.pth"), Wishes(heads=2))[1].layout.name == "mocov3_deit"
     encoder["pos_embed"] = torch.randn(1, 17, 16)

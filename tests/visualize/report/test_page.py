@@ -146,7 +146,7 @@ def test_the_run_is_the_same_to_the_bit_as_without_all_that_goes_along(folder: P
     with Run(tmp_path / "bare") as run:
         train(t, run, StopRequest(), silent)
     runs = (tmp_path / "bare", folder / "swav")
-    assert len({checkpoint.read_meta(checkpoint.find(path))["sha256"] for path in runs}) == 1
+    assert len({checkpoint.read_meta(checkpoint.find(path)).sha256 for path in runs}) == 1
     assert not (tmp_path / "bare" / FILE).exists()
 
 
