@@ -158,23 +158,6 @@ def test_every_file_says_in_its_first_line_what_it_is() -> None:
     assert not wrong, "no docstring in the first line of " + ", ".join(wrong)
 
 
-def test_files_and_functions_stay_readable() -> None:
-    wrong = []
-    for path in FILES:
-        lines = len(path.read_text("utf-8").splitlines())
-        most = 120 if path.parent == PACKAGE / "methods" else 250
-        if lines > most:
-            wrong.append(f"{show(path)} has {lines} lines, more than {most}")
-        for node in ast.walk(tree(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                # The options of a command are its signature, one a line: there the body alone counts.
-                start = node.body[0].lineno if path.parent.name == "cli" else node.lineno
-                length = (node.end_lineno or start) - start + 1
-                if length > 50:
-                    wrong.append(f"{show(path, node.lineno)} {node.name} has {length} lines, more than 50")
-    assert not wrong, "\n".join(wrong)
-
-
 def test_no_file_is_a_drawer_for_everything() -> None:
     drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
     assert not [show(path) for path in FILES if drawers & set(path.relative_to(PACKAGE).with_suffix("").parts)]

@@ -16,6 +16,7 @@ from sslctl.layers.teacher import EMA
 from sslctl.methods import METHODS, load_method
 from sslctl.methods.base import Facts, Method, Views
 from sslctl.runs import checkpoint
+from sslctl.runs.meta import DataFacts, ImageSpec, Meta
 from sslctl.schedule import Step, constant
 from sslctl.spec.crops import parse_crops
 from sslctl.spec.parsing import check, check_spec, problems
@@ -29,6 +30,8 @@ every_method = pytest.mark.parametrize("name", METHODS)
 every_crops = pytest.mark.parametrize(
     ("globals", "locals"), [((2, 24), (4, 12)), ((2, 16), (0, 0)), ((1, 16), (2, 8)), ((3, 16), (1, 8))]
 )
+
+META = Meta(spec={}, image=ImageSpec(size=16, mean=(0, 0, 0), std=(1, 1, 1)), data=DataFacts(name="noise"))
 
 
 FACTS = Facts(100, BATCH, classes=3)
@@ -184,7 +187,7 @@ def test_resuming_is_bit_exact(
     train = trainer(method, spec, constant(0.01), constant(0.001))
     path = tmp_path / "step.safetensors"
     run(method, train, 0, 3)
-    checkpoint.write(path, *checkpoint.snapshot(method, train.training.optimizer, {"step": 3, "spec": {}, "image": {}}))
+    checkpoint.write(path, *checkpoint.snapshot(method, train.training.optimizer, META.but(step=3)))
     whole = run(method, train, 3, 6).state_dict()
 
     other = build(name, net, seed=99)

@@ -13,6 +13,7 @@ from sslctl.errors import DataError, Stopped
 from sslctl.methods import METHODS
 from sslctl.runs import checkpoint
 from sslctl.runs.directory import Run
+from sslctl.runs.encoder import load_encoder
 from sslctl.spec.parsing import merge
 
 from ..training import StopAfter, picture_folder, silent, small_spec, training
@@ -36,7 +37,7 @@ def test_it_trains_goes_on_and_its_encoder_reads_back(name: str, pictures: Path,
         train(whole, run, StopAfter(99), silent)
 
     last = tmp_path / "whole" / "checkpoints" / "last.safetensors"
-    loaded = checkpoint.load_encoder(last).backbone
+    loaded = load_encoder(last).backbone
     x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), whole.method.encoder().eval()(x))  # in another memory layout
