@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sslctl.engine.setup import build, open_surroundings
-from sslctl.engine.training import Training
+from sslctl.engine.setup import Training, build, open_inputs
 from sslctl.errors import Exit
 from sslctl.methods.resolve import resolve
 from sslctl.runtime.stop import StopRequest
@@ -69,14 +68,14 @@ def small_spec(path: Path | str, method: str = "simclr", optimizer: str = "adamw
 
 def training(user: dict[str, Any], weights_seed: int | None = None) -> Training:
     """What the engine needs for ``user``; with ``weights_seed`` the fresh weights are those of another seed."""
-    around = open_surroundings(resolve(user))
-    t = build(around)
+    inputs = open_inputs(resolve(user))
+    t = build(inputs)
     if weights_seed is None:
         return t
     other = build(
         replace(
-            around,
-            spec=around.spec.model_copy(update={"run": around.spec.run.model_copy(update={"seed": weights_seed})}),
+            inputs,
+            spec=inputs.spec.model_copy(update={"run": inputs.spec.run.model_copy(update={"seed": weights_seed})}),
         )
     )
     return replace(t, method=other.method, model=other.model, optimizer=other.optimizer)
