@@ -116,7 +116,7 @@ def build(around: Surroundings) -> Training:
     dtype = choose_dtype(spec.run.precision, device)
     refuse_batch(spec, len(source))
     method = build_method(spec, plan, len(source), len(source.classes)).to(device)
-    if spec.run.channels_last if spec.run.channels_last is not None else method.student.backbone.kind == "cnn":
+    if spec.run.channels_last if spec.run.channels_last is not None else method.student.backbone.channels_last:
         convolve_channels_last(method)
     if distributed.world_size() > 1 and method.shares_norm:
         share_statistics(method, device)
