@@ -141,7 +141,7 @@ def build(inputs: RunInputs) -> Training:
     dtype = choose_dtype(spec.run.precision, device)
     check_batch(spec, len(source))
     method = build_method(spec, plan, len(source), len(source.classes)).to(device)
-    if spec.run.channels_last if spec.run.channels_last is not None else method.student.backbone.kind == "cnn":
+    if spec.run.channels_last if spec.run.channels_last is not None else method.student.backbone.channels_last:
         use_channels_last(method)
     if distributed.world_size() > 1 and method.shares_norm:
         share_statistics(method, device)

@@ -66,7 +66,7 @@ class EncoderOnly:
         with torch.autocast(self.t.device.type, self.t.dtype, enabled=self.t.dtype != torch.float32):
             for net, x, learns in self.passes:
                 with torch.set_grad_enabled(learns):
-                    features: Tensor = net(x)
+                    features: Tensor = net(x).pooled
                 if learns:
                     loss = loss + features.float().square().mean()
         loss.backward()  # type: ignore[no-untyped-call]

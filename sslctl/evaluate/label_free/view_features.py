@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...backbones import pooled
 from ...data.decode import BadImage
 from ...data.loader import Batch
 from ...data.source import Source
@@ -61,8 +62,8 @@ def extract_views(
             for epoch in epochs if index else ():
                 made = augment(_batch(source, augment, index, images, epoch), device).globals
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    h = net(torch.cat(made)).float()  # (V b, d)
-                views += h.unflatten(0, (len(made), len(index))).cpu().unbind()
+                    h = pooled(net(torch.cat(made))).float()  # (V b, d)
+                views += h.view(len(made), len(index), -1).cpu().unbind()
             if index:
                 found.append(torch.stack(views[:count], 1))
             progress(min(start + step, len(source)), len(source))
