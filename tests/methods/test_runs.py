@@ -10,14 +10,13 @@ import torch
 
 from sslctl.engine.loop import train
 from sslctl.errors import DataError, Stopped
-from sslctl.methods import METHODS
+from sslctl.methods import METHODS, load_method
 from sslctl.runs import checkpoint
 from sslctl.runs.directory import Run
 from sslctl.runs.encoder import load_encoder
 from sslctl.spec.parsing import merge
 
 from ..training import StopAfter, picture_folder, silent, small_spec, training
-from .small import SMALL
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def user_spec(images: Path, name: str, **run: Any) -> dict[str, Any]:
-    return merge(small_spec(images, name), {"method": SMALL[name], "run": {"steps": 5, **run}})
+    return merge(small_spec(images, name), {"method": load_method(name).tiny, "run": {"steps": 5, **run}})
 
 
 @pytest.mark.parametrize("name", METHODS)
