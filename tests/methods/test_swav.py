@@ -19,6 +19,8 @@ from sslctl.methods.swav import SwAV, SwAVParams
 from sslctl.schedule import Schedule, Step, constant
 from sslctl.spec.schema import OptimSpec
 
+from ..stubs import Flat
+
 SMALL = SwAVParams(prototypes=10, hidden=4, out=6, queue=0, freeze_prototypes_epochs=2)
 LARC = OptimSpec(name="larc", momentum=0.9, trust=0.001)
 
