@@ -12,6 +12,7 @@ from PIL import Image
 
 from sslctl.engine.setup import Training, build, open_inputs
 from sslctl.errors import Exit
+from sslctl.methods import load_method
 from sslctl.methods.resolve import resolve
 from sslctl.runtime.stop import StopRequest
 from sslctl.spec.parsing import merge
@@ -51,7 +52,7 @@ def small_spec(path: Path | str, method: str = "simclr", optimizer: str = "adamw
     base = {
         "data": {"path": str(path), "workers": 0},
         "views": {"multi_crop": "2x32+2x16"},
-        "backbone": BACKBONE["vit" if method == "dino" else "cnn"],
+        "backbone": BACKBONE["vit" if method == "dino" or load_method(method).needs_vit else "cnn"],
         "method": {"name": method, **SMALL.get(method, {})},
         "optim": {"name": optimizer, "lr": LR[optimizer], "lr_scaling": "none", "warmup_epochs": 1},
         "run": {
