@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sslctl.backbones import Features
+from sslctl.backbones import Backbone, Features, build_backbone
+from sslctl.spec.schema import BackboneSpec
 
 
 class StubBackbone(nn.Module):
@@ -26,3 +27,9 @@ class Flat(StubBackbone):
 
     def pool(self, x: Tensor) -> Tensor:
         return x
+
+
+def tiny_vit(size: int = 24) -> Backbone:
+    """A real ViT of one block, width 8, patches of 4 px, for methods that need one."""
+    args = {"patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2}
+    return build_backbone(BackboneSpec(arch="vit_tiny_patch16_224", args=args), size)

@@ -18,6 +18,7 @@ from .backbone import Backbone, Stem, not_a_multiple
 from .layout import not_an_encoder
 
 SMALL = 64  # px; below, a ResNet's stem would leave too little to look at
+VIT_MODULES = ["vision_transformer", "deit"]
 OURS = {"num_classes", "pretrained", "in_chans", "img_size", "dynamic_img_size", "drop_path_rate", "features_only"}
 
 
@@ -37,9 +38,14 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> Backbone:
         )
     if taken := sorted(OURS & spec.args.keys()):
         raise SpecError(f"backbone.args.{taken[0]}: set by sslctl itself", "leave it out")
-    if is_model_in_modules(spec.arch, ["vision_transformer", "deit"]):
+    if is_model_in_modules(spec.arch, VIT_MODULES):
         return _build_vit(spec, spec.native_size or image_size)
     return _build_cnn(spec, image_size)
+
+
+def is_vit_arch(arch: str) -> bool:
+    """Return whether timm's model ``arch`` is a ViT, as far as its name says."""
+    return arch in timm.list_models() and is_model_in_modules(arch, VIT_MODULES)
 
 
 def hollow_backbone(spec: BackboneSpec, image_size: int) -> Backbone:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..backbones import Backbone
-from ..engine.training import Training
+from ..engine.setup import Training
 from ..methods.base import Views
 from ..runtime import distributed
 from ..runtime.device import free_memory

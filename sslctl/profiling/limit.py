@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..backbones import Backbone
 from ..backbones.compiling import compile_backbones, new_graphs, uncompiled
 from ..engine.loop import take_step
-from ..engine.training import Training
+from ..engine.setup import Training
 from ..methods.base import Views
 from ..schedule import Step
 
@@ -37,7 +37,7 @@ class Call(NamedTuple):
     learns: bool
 
 
-class Bare:
+class EncoderOnly:
     """The limit of a step: the forward and backward passes of its backbones, and plain SGD; nothing else.
 
     Which backbone saw how many images of what size, with gradient or without, is watched in one real step.

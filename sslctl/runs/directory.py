@@ -17,8 +17,8 @@ from typing import IO, Any
 
 from ..errors import CheckpointError, MachineError, SpecError
 from ..files import LOCK, sweep, write_atomically
-from ..spec.schema import Data, Spec
 from ..spec.parsing import read_spec_file
+from ..spec.schema import Data, Spec
 
 # What changes how a run goes but not what comes out of it: not part of its identity.
 INCIDENTAL = {
@@ -202,7 +202,7 @@ class Run:
                 old.unlink()
 
 
-class FollowedRun(Run):
+class ReadOnlyRun(Run):
     """The directory of a run as a process sees it that is not the first of several: the first one locks and writes."""
 
     def __enter__(self) -> Run:

@@ -43,10 +43,12 @@ def measure(name: str, rank: int, processes: int, norm: bool = False) -> dict[st
     from sslctl.runtime import distributed
     from sslctl.schedule import Step
     from sslctl.spec.parsing import check
+    from tests.stubs import tiny_vit
 
     torch.manual_seed(0)
     cls: Any = load_method(name)
-    method = cls(check(cls.Params, cls.tiny), Net(norm), Context(100, BATCH, classes=3)).double()
+    net = tiny_vit() if cls.needs_vit else Net(norm)
+    method = cls(check(cls.Params, cls.tiny), net, Context(100, BATCH, classes=3)).double()
     method.train(norm)  # in evaluation, heads with batch norm take its running statistics
     if processes > 1 and cls.shares_norm:
         share_statistics(method, torch.device("cpu"))

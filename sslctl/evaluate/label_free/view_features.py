@@ -84,6 +84,6 @@ def _read(source: Source, rows: range) -> tuple[list[int], list[NDArray[Any]]]:
 def _batch(source: Source, augment: Augment, index: list[int], images: list[NDArray[Any]], epoch: int) -> Batch:
     keys = torch.tensor(index), torch.full((len(index),), epoch)
     if source.array is not None:  # crops of a whole batch, on the device, as in training
-        return Batch(*keys, [], torch.from_numpy(source.array[index]).permute(0, 3, 1, 2), None, [])
+        return Batch(*keys, images=torch.from_numpy(source.array[index]).permute(0, 3, 1, 2))
     crops = [augment.geometric(image, epoch, i) for image, i in zip(images, index, strict=True)]
-    return Batch(*keys, [torch.stack(view) for view in zip(*crops, strict=True)], None, None, [])
+    return Batch(*keys, [torch.stack(view) for view in zip(*crops, strict=True)])
