@@ -22,7 +22,7 @@ from .container import Foreign, read_foreign
 from .facts import as_loaded
 from .layouts import HERE, LAYOUTS, REFUSED, Layout, Which, begins, recognise
 from .names import BY_NAME, NO_ENCODER, Naming, naming_of, to_timm
-from .shapes import PERIODS, resnet_spec, rotary_native_size, rotary_vit_spec, usual_heads, vit_spec
+from .shapes import PERIODS, are_rounded, resnet_spec, rotary_native_size, rotary_vit_spec, usual_heads, vit_spec
 
 Branch = Literal["auto", "online", "momentum"]
 State = Mapping[str, Tensor]
@@ -107,7 +107,7 @@ def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tup
     except SslctlError as e:
         raise CheckpointError(f"{path}: read as {layout.title}: {e.message}", e.hint) from e
     own = backbone.timm_state()
-    state.pop(PERIODS, None)
+    periods = state.pop(PERIODS, None)
     for name in taken.held:
         if (head := NO_ENCODER.match(name)) and name not in own:
             taken.left.setdefault(taken.prefix + head[0].rstrip("."), []).append(taken.prefix + name)
@@ -120,7 +120,15 @@ def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tup
     image = ImageSpec(size=size, mean=layout.mean, std=layout.std)
     source = Imported(file=path.name, **taken.said(), wrappers=found.wrappers)
     notes = [layout.note] if layout.note and wishes.layout is None else []
-    if backbone.is_vit and not (wishes.arch or wishes.heads or layout.heads or usual_heads(backbone.dim)):
+    if periods is not None and are_rounded(periods):
+        notes.append(
+            "the periods of its positions are rounded to bfloat16; here, as in timm and transformers, they are not"
+        )
+    if (
+        backbone.is_vit
+        and periods is None
+        and not (wishes.arch or wishes.heads or layout.heads or usual_heads(backbone.dim))
+    ):
         notes.append(f"heads of attention show in no shape: {backbone.heads} are assumed (or import it with --heads)")
     return as_loaded(backbone, spec, image, source, path, notes), taken
 

@@ -163,6 +163,12 @@ def rotary_native_size(state: State) -> int:
     return math.isqrt(tokens) * patch  # [CLS] is one token more than a square
 
 
+def are_rounded(periods: Tensor) -> bool:
+    """Return whether the periods of rotary positions are other numbers than the powers of their base in float32."""
+    n = len(periods)
+    return not torch.allclose(periods.float(), _base_of(periods) ** (torch.arange(n) / n), rtol=1e-5)
+
+
 def _base_of(periods: Tensor) -> float:
     """The base of which the periods of DINOv3's positions are powers: base ** (i / n) for n of them.
 

@@ -15,12 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sslctl.exchange.exports.graph import check_outputs, outputs
 from sslctl.errors import CheckpointError, MachineError, SpecError
 from sslctl.exchange.exports import onnx_graph as export_onnx
 from sslctl.exchange.exports import parity
 from sslctl.exchange.exports import write as module
 from sslctl.exchange.exports.formats import FORMATS, Format, Order, Written
+from sslctl.exchange.exports.graph import check_outputs, outputs
 from sslctl.exchange.exports.write import Export, export
 from sslctl.runs.encoder import LoadedEncoder
 from tests.exchange.exports.encoders import code_in, encoder

@@ -190,7 +190,9 @@ def test_a_run_of_dino_gives_dinos_own_features_at_every_size(dino_run: Path) ->
     assert taken.layout.name == "dino_full" and encoder.spec.backbone.position == "dino"
     assert read_foreign(dino_run).values["args.lr"] == 5e-4
     for size in ("native", "small", "wide"):
-        torch.testing.assert_close(encoder.backbone(told[f"{size}/x"]).pooled, told[f"{size}/forward"], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            encoder.backbone(told[f"{size}/x"]).pooled, told[f"{size}/forward"], rtol=1e-5, atol=1e-5
+        )
 
 
 @torch.no_grad()
