@@ -201,6 +201,30 @@ def test_the_yaml_loader_is_a_safe_one() -> None:
     assert issubclass(_Loader, yaml.SafeLoader)
 
 
+NAMES_IN_CHECKPOINTS = {"sslctl/layers/teacher.py"}  # where a module called ``net`` is not a backbone's network
+
+
+def test_nobody_but_backbones_touches_a_network_or_asks_what_kind_it_is() -> None:
+    wrong = []
+    for path in FILES:
+        if path.is_relative_to(PACKAGE / "backbones"):
+            continue
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute) and node.attr == "net" and show(path) not in NAMES_IN_CHECKPOINTS:
+                wrong.append(f"{show(path, node.lineno)} reads .net: what is missing in Backbone?")
+            if isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+                words = {value.value for value in ast.walk(node) if isinstance(value, ast.Constant)}
+                if words & {"vit", "cnn"} and any(isinstance(s, ast.Attribute) and s.attr == "kind" for s in sides):
+                    wrong.append(
+                        f"{show(path, node.lineno)} compares .kind: ask is_vit, has_class_token, channels_last"
+                    )
+            reads = isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr")
+            if reads and any(isinstance(a, ast.Constant) and a.value in ("net", "kind") for a in node.args):
+                wrong.append(f"{show(path, node.lineno)} {ast.unparse(node)}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_only_the_output_of_the_command_line_prints() -> None:
     wrong = [
         show(path, call.lineno)

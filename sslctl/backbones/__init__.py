@@ -2,7 +2,7 @@
 
 from .attention import activation, attention, own_grad_cam, rollout
 from .backbone import Backbone, Features, pooled
-from .build import build_backbone, hollow_backbone, is_vit_arch, without_drop_path
+from .build import build_backbone, hollow_backbone, is_rotary_arch, is_vit_arch, without_drop_path
 
 __all__ = [
     "Backbone",
@@ -10,6 +10,7 @@ __all__ = [
     "activation",
     "attention",
     "build_backbone",
+    "is_rotary_arch",
     "is_vit_arch",
     "hollow_backbone",
     "own_grad_cam",

@@ -121,9 +121,9 @@ def _attended(attn: Any, t: Tensor, rope: Tensor | None, first: int, weights: Te
 
     def rotated(y: Tensor, start: int) -> Tensor:
         """``y`` (B, heads, n, head width), of the tokens from ``start`` on, turned by the positions of the patches."""
-        if rope is None:
+        prefix = max(0, attn.num_prefix_tokens - start) if rope is not None else y.shape[2]
+        if rope is None or prefix >= y.shape[2]:
             return y
-        prefix = max(0, attn.num_prefix_tokens - start)
         at = start + prefix - attn.num_prefix_tokens
         turns = rope[..., at : at + y.shape[2] - prefix, :]
         return torch.cat([y[:, :, :prefix], apply_rot_embed_cat(y[:, :, prefix:], turns, half=attn.rotate_half)], 2)

@@ -1,4 +1,4 @@
-"""timm models by name, freshly initialised: stems, patches, what is no plain encoder."""
+"""timm models by name, freshly initialised: stems, patches, and what is not a plain encoder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from timm.layers import Conv2dSame, DropPath, PatchEmbed
 from timm.layers.pool2d_same import MaxPool2dSame
 from timm.models import ResNet, VisionTransformer, get_pretrained_cfg, is_model_in_modules
+from timm.models.eva import Eva
 from torch import nn
 
 from ..errors import SpecError, closest
@@ -18,7 +19,8 @@ from .backbone import Backbone, Stem, not_a_multiple
 from .layout import not_an_encoder
 
 SMALL = 64  # px; below, a ResNet's stem would leave too little to look at
-VIT_MODULES = ["vision_transformer", "deit"]
+ROTARY = ["eva"]  # timm's module of the ViTs with rotary positions: EVA, DINOv3, PE
+VIT_MODULES = ["vision_transformer", "deit", *ROTARY]
 OURS = {"num_classes", "pretrained", "in_chans", "img_size", "dynamic_img_size", "drop_path_rate", "features_only"}
 
 
@@ -48,6 +50,11 @@ def is_vit_arch(arch: str) -> bool:
     return arch in timm.list_models() and is_model_in_modules(arch, VIT_MODULES)
 
 
+def is_rotary_arch(arch: str) -> bool:
+    """Return whether timm's model ``arch`` is of the ViTs with rotary positions (EVA, DINOv3, PE)."""
+    return arch in timm.list_models() and is_model_in_modules(arch, ROTARY)
+
+
 def hollow_backbone(spec: BackboneSpec, image_size: int) -> Backbone:
     """``build_backbone`` without drawing weights, to be filled by ``load_state_dict(…, assign=True)``.
 
@@ -61,10 +68,12 @@ def hollow_backbone(spec: BackboneSpec, image_size: int) -> Backbone:
 
 
 def without_drop_path(net: nn.Module) -> nn.Module:
-    """``net`` itself with stochastic depth switched off; a teacher looks at its images whole."""
+    """Switch off what draws random numbers in training, stochastic depth above all, and return ``net`` itself."""
     for module in net.modules():
         if isinstance(module, DropPath):
             module.drop_prob = 0.0
+        if hasattr(module, "aug_active"):
+            module.aug_active = False  # type: ignore[assignment]  # rotary positions, shifted and scaled at random
     return net
 
 
@@ -81,18 +90,26 @@ def _build_vit(spec: BackboneSpec, image_size: int) -> Backbone:
                 f"{spec.arch} cuts views of {image_size} px into only {n}x{n} patches of {patch} px",
                 f"use larger views or smaller patches: --set backbone.args.patch_size={max(2, image_size // 8)}",
             )
-    hollow = {"weight_init": "skip"} if torch.get_default_device().type == "meta" else {}  # nothing to draw into
+    rotary = is_model_in_modules(spec.arch, ROTARY)
+    on_meta = torch.get_default_device().type == "meta" and not rotary
+    hollow = {"weight_init": "skip"} if on_meta else {}  # nothing to draw into
     net = _create(spec, img_size=image_size, dynamic_img_size=True, **hollow)
-    if type(net) is not VisionTransformer or type(net.patch_embed) is not PatchEmbed or net.pos_embed is None:
-        raise not_an_encoder(spec.arch, "it is no plain ViT")
-    net.reset_classifier(0, "token" if net.has_class_token else "avg")
+    if type(net) not in (VisionTransformer, Eva) or type(net.patch_embed) is not PatchEmbed:
+        raise not_an_encoder(spec.arch, "it is not a plain ViT")
+    if net.pos_embed is None and getattr(net, "rope", None) is None:
+        raise not_an_encoder(spec.arch, "it has no positions")
+    normed = not rotary or not isinstance(net.norm, nn.Identity)  # EVA's that average have their norm after that
+    net.reset_classifier(0, "token" if net.cls_token is not None and normed else "avg")
     if spec.norm_eps is not None:
         for module in net.modules():
             if isinstance(module, nn.LayerNorm):
                 module.eps = spec.norm_eps
-    if spec.position == "dino" and (net.num_prefix_tokens != 1 or net.no_embed_class):
-        raise SpecError(f"backbone.position dino: {spec.arch} has other tokens than DINO's", "leave it at timm")
-    backbone = Backbone(net, image_size, position=spec.position)
+    position = "timm" if net.pos_embed is None else spec.position  # rotary ones alone need no resizing
+    if position == "dino" and (net.num_prefix_tokens != 1 or net.no_embed_class or rotary):
+        raise SpecError(
+            f"backbone.position dino: {spec.arch} has other tokens than DINO's", "--set backbone.position=timm"
+        )
+    backbone = Backbone(net, image_size, position=position)
     backbone.grad_checkpointing = spec.grad_checkpointing
     return backbone
 
@@ -104,7 +121,7 @@ def _build_cnn(spec: BackboneSpec, image_size: int) -> Backbone:
     if spec.position != "timm":
         raise SpecError(f"backbone.position {spec.position}: {spec.arch} has no positions", "leave it at timm")
     if spec.grad_checkpointing:  # its batch norms would count every batch twice
-        raise SpecError(f"backbone.grad_checkpointing: {spec.arch} is no ViT", "optim.accumulate saves memory too")
+        raise SpecError(f"backbone.grad_checkpointing: {spec.arch} is not a ViT", "optim.accumulate saves memory too")
     plain = cfg is None or is_model_in_modules(spec.arch, ["resnet"])
     for word in ("width", "padding", "native_size", "norm_eps"):
         given = getattr(spec, word)
@@ -116,7 +133,7 @@ def _build_cnn(spec: BackboneSpec, image_size: int) -> Backbone:
         widen_stem(net, 64 * spec.width)
     if spec.stem == "small" or (spec.stem == "auto" and image_size < SMALL and type(net) is ResNet):
         if type(net) is not ResNet:
-            raise SpecError(f"backbone.stem small: {spec.arch} is no ResNet", "for example --arch resnet18")
+            raise SpecError(f"backbone.stem small: {spec.arch} is not a ResNet", "for example --arch resnet18")
         small_stem(net, 2 if spec.padding == "solo" else 1)
         stem = "small"
     if spec.padding == "same":

@@ -18,7 +18,12 @@ class EMA(nn.Module):
 
     def __init__(self, student: Encoder) -> None:
         super().__init__()
-        self.net = copy.deepcopy(student).requires_grad_(False)
+        self.net = copy.deepcopy(student).requires_grad_(False)  # under this name in checkpoints
+
+    @property
+    def encoder(self) -> Encoder:
+        """The copy itself: backbone and head."""
+        return self.net
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class BYOL(Method[BYOLParams]):
 
     def forward(self, views: Views, step: Step) -> Output:
         with torch.no_grad():
-            _, targets = encode_each(self.teacher.net, views.globals)  # (G, B, D)
+            _, targets = encode_each(self.teacher.encoder, views.globals)  # (G, B, D)
         _, z = encode_each(self.student, views.all)  # (V, B, D)
         p = torch.stack([self.predictor(view) for view in z])
         loss = 2 * mean_of_others(2 - 2 * mean_cosines(targets, p))

@@ -85,7 +85,7 @@ class DINO(Method[DINOParams]):
         p = self.params
         temperature = p.teacher_temperature.at(step)
         with torch.no_grad():
-            _, t = encode(self.teacher.net, views.globals)  # (G, B, K)
+            _, t = encode(self.teacher.encoder, views.globals)  # (G, B, K)
             q = F.softmax((t - self.center.value) / temperature, dim=-1)
         h, s = encode(self.student, views.all)  # (V, B, D), (V, B, K)
         loss = swapped_cross_entropy(q, s, p.student_temperature)
@@ -103,7 +103,7 @@ class DINO(Method[DINOParams]):
         self.teacher.update(self.student, self.params.momentum.at(step))
 
     def encoder(self) -> Backbone:
-        return self.teacher.net.backbone
+        return self.teacher.encoder.backbone
 
     recipes = """
         dino-vits16-100ep: {linear: 74.0, knn: 69.3, run: {batch_size: 512}}

@@ -84,7 +84,7 @@ class MoCo(Method[MoCoParams]):
         q = unit(encode_in_groups(self.student, sources, self.group)[1])  # (V, B, D)
         with torch.no_grad():
             order = shuffle(len(views.index), step, q.device)
-            k = unit(encode_shuffled(self.teacher.net, views.globals[first:], self.group, order))  # (T, B, D)
+            k = unit(encode_shuffled(self.teacher.encoder, views.globals[first:], self.group, order))  # (T, B, D)
 
         losses = queue_contrast(k, q, self.queue.keys.clone(), p.temperature)  # (T, V)
         loss = len(k) * mean_of_others(losses) if p.symmetric else losses.mean()

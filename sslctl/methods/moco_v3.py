@@ -82,7 +82,7 @@ class MoCoV3(Method[MoCoV3Params]):
         _, z = encode_each(self.student, views.all)  # (V, B, D)
         q = unit(torch.stack([self.predictor(view) for view in z]))
         with torch.no_grad():
-            k = unit(encode_each(self.teacher.net, views.globals)[1])  # (G, B, D)
+            k = unit(encode_each(self.teacher.encoder, views.globals)[1])  # (G, B, D)
         loss = 2 * temperature * 2 * mean_of_others(info_nce(k, q, temperature))
         return Output(loss, {}, z[0].detach())
 

@@ -88,7 +88,7 @@ class SimSiam(Method[SimSiamParams]):
         targets = z[: len(views.globals)]
         if self.params.alternation > 1:
             with torch.no_grad():
-                _, targets = encode_each(self.teacher.net, views.globals)
+                _, targets = encode_each(self.teacher.encoder, views.globals)
         if self.params.stop_gradient:
             targets = targets.detach()
 

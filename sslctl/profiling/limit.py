@@ -31,7 +31,7 @@ def training_step(t: Training, views: Views) -> Run:
 class Call(NamedTuple):
     """One forward pass of a backbone."""
 
-    net: Backbone
+    backbone: Backbone
     images: int
     shape: tuple[int, ...]  # (C, H, W)
     learns: bool
@@ -47,11 +47,11 @@ class EncoderOnly:
     def __init__(self, t: Training, views: Views, grouped: bool | None = None) -> None:
         self.t = t
         calls = arrange(watch(t, views), len(views.index), grouped)
-        copies = {id(call.net): copy.deepcopy(call.net).train() for call in calls}
+        copies = {id(call.backbone): copy.deepcopy(call.backbone).train() for call in calls}
         if t.compiled:
             compile_backbones(nn.ModuleList(copies.values()), t.compiled)
         self.passes = [
-            (copies[id(call.net)], torch.randn(call.images, *call.shape, device=t.device), call.learns)
+            (copies[id(call.backbone)], torch.randn(call.images, *call.shape, device=t.device), call.learns)
             for call in calls
         ]
         learners = {id(net): net for net, _, learns in self.passes if learns}

@@ -175,11 +175,11 @@ def test_any_convolutional_net_of_timm_serves() -> None:
         ({"arch": "resnet-50"}, 64, "did you mean 'resnet50'"),
         ({"arch": "vit_tiny_patch16_224"}, 32, "only 2x2 patches"),
         ({"arch": "vit_tiny_patch16_224", "stem": "small"}, 64, "no stem"),
-        ({"arch": "regnetx_002", "stem": "small"}, 32, "no ResNet"),
+        ({"arch": "regnetx_002", "stem": "small"}, 32, "not a ResNet"),
         ({"arch": "resnet18", "position": "dino"}, 64, "no positions"),
         ({"arch": "vit_small_patch14_reg4_dinov2", "position": "dino", "args": {"depth": 1}}, 56, "other tokens"),
         ({"arch": "swin_tiny_patch4_window7_224"}, 224, "one size only"),
-        ({"arch": "deit_tiny_distilled_patch16_224"}, 64, "no plain ViT"),
+        ({"arch": "deit_tiny_distilled_patch16_224"}, 64, "not a plain ViT"),
         ({"arch": "resnet18", "args": {"pretrained": True}}, 64, "backbone.args.pretrained"),
         ({"arch": "resnet18", "args": {"chanels": [8]}}, 64, "chanels"),
         ({"arch": "inception_v3"}, 32, "fails on 32 px"),
@@ -240,7 +240,7 @@ def test_checkpointed_blocks_have_the_same_gradients_and_keep_less(tmp_path):
 
 
 def test_nets_with_batch_norm_are_not_checkpointed():
-    with pytest.raises(SpecError, match="no ViT"):
+    with pytest.raises(SpecError, match="not a ViT"):
         build_backbone(BackboneSpec(arch="resnet18", grad_checkpointing=True), 64)
 
 

@@ -116,16 +116,16 @@ def test_a_teacher_that_stays_and_one_that_is_the_student(
 ) -> None:
     method = BYOL(BYOLParams(momentum=constant(momentum), predictor=False, **SMALL), net(), Context(100, 6))  # type: ignore[arg-type]
     assert isinstance(method.predictor, nn.Identity) and isinstance(method.teacher, EMA)
-    before = method.teacher.net.head[0].weight.clone()
+    before = method.teacher.encoder.head[0].weight.clone()
     trainer(method, OptimSpec(name="sgd"), constant(0.1)).step(random_views((2, 16)), Step(0, 4, 2))
-    teacher, student = method.teacher.net.head[0].weight, method.student.head[0].weight
+    teacher, student = method.teacher.encoder.head[0].weight, method.student.head[0].weight
     assert torch.equal(teacher, before) != moves and torch.equal(teacher, student) == equals
 
 
 def test_momentum_comes_from_the_step(net: Callable[[], Any]) -> None:
     method = BYOL(BYOLParams(momentum=cosine(0.5, 1.0), **SMALL), net(), Context(100, 6))  # type: ignore[arg-type]
-    start = method.teacher.net.head[0].weight.clone()
+    start = method.teacher.encoder.head[0].weight.clone()
     with torch.no_grad():
         method.student.head[0].weight.add_(1.0)
     method.after_step(Step(5, 10, 5))  # half-way: 0.75
-    torch.testing.assert_close(method.teacher.net.head[0].weight, start + 0.25)
+    torch.testing.assert_close(method.teacher.encoder.head[0].weight, start + 0.25)

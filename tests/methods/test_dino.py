@@ -136,7 +136,7 @@ def trace_method(case: dict[str, Tensor], norm_last_layer: bool, dtype: torch.dt
     )
     method = DINO(params, tiny_vit(), Context(9, 3)).to(dtype)
     init = part(case, "init/student/")
-    for net in (method.student, method.teacher.net):
+    for net in (method.student, method.teacher.encoder):
         net.load_state_dict({name: init[official_name(name)] for name in net.state_dict()})
     return method
 
@@ -160,7 +160,7 @@ def test_training_is_the_authors(
         if index % 3 == 2:
             after = part(case, f"ep{index // 3}/")
             same(method.center.value, after["center"][0], tolerance, "centre")
-            for who, net in (("student", method.student), ("teacher", method.teacher.net)):
+            for who, net in (("student", method.student), ("teacher", method.teacher.encoder)):
                 for name, value in net.state_dict().items():
                     expected = after[f"{who}/{official_name(name)}"]
                     if name.endswith("qkv.bias") and dtype == torch.float32:
@@ -212,5 +212,5 @@ def test_only_the_student_drops_paths() -> None:
 
 def test_evaluation_takes_the_teacher(net: Callable[[], Any]) -> None:
     method = DINO(DINOParams(prototypes=12, hidden=8, bottleneck=4), net(), Context(100, 6))
-    assert method.encoder() is method.teacher.net.backbone
+    assert method.encoder() is method.teacher.encoder.backbone
     assert not any(p.requires_grad for p in method.encoder().parameters())

@@ -38,7 +38,7 @@ def test_training_is_the_authors(
     method = cls(params, Tiny(), Context(1000, 4)).to(dtype)  # type: ignore[arg-type]
     assert params.temperature == {"moco_v1": 0.07, "moco_v2": 0.2}[version]
     query = part(case, "init/encoder_q.")
-    for net in (method.student, method.teacher.net):
+    for net in (method.student, method.teacher.encoder):
         load(net, query, "fc")
     method.queue.keys.copy_(case["init/queue"].T)
     names = {f"student.{k}": official(k, query, "fc") for k in method.student.state_dict()}
@@ -47,7 +47,7 @@ def test_training_is_the_authors(
     train = trainer(method, spec, constant(0.03), constant(1e-4))
     for i in range(4):
         at = part(case, f"step{i}/")
-        for key, value in method.teacher.net.named_parameters():
+        for key, value in method.teacher.encoder.named_parameters():
             same(value, at[f"encoder_k/{official(key, query, 'fc')}"], f"teacher {key} {i}")
         output = train.step(Views([at["im_q"], at["im_k"]], [], torch.arange(4)), Step(i, 4, 1))
         same(output.loss, at["loss"], f"loss {i}")
@@ -57,7 +57,7 @@ def test_training_is_the_authors(
         assert int(method.queue.pointer) == int(at["ptr_after"])
     for key, value in method.student.state_dict().items():
         same(value.to(dtype), case[f"final/encoder_q.{official(key, query, 'fc')}"].to(dtype), f"student {key}")
-    for key, value in method.teacher.net.named_buffers():
+    for key, value in method.teacher.encoder.named_buffers():
         same(value.to(dtype), case[f"final/encoder_k.{official(key, query, 'fc')}"].to(dtype), f"statistics {key}")
 
 

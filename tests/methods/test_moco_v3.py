@@ -57,7 +57,7 @@ def test_training_is_the_authors(golden: Golden, trainer: Callable[..., Any], ki
     method = MoCoV3(params, Tiny(), Context(1000, 6)).to(dtype)  # type: ignore[arg-type]
     head = "head" if kind == "vit" else "fc"
     load(method.student, part(case, "init/base_encoder."), head)
-    load(method.teacher.net, part(case, "init/momentum_encoder."), head)
+    load(method.teacher.encoder, part(case, "init/momentum_encoder."), head)
     method.predictor.load_state_dict(part(case, "init/predictor."))
 
     def name(key: str) -> str:
@@ -134,6 +134,6 @@ def test_positions_and_patches_are_frozen_and_the_teacher_has_them(
     train = trainer(method, OptimSpec(name="adamw"), constant(0.01), constant(0.1))
     for index in range(2):
         train.step(random_views((2, 32), (2, 16), seed=index), Step(index, 4, 2))
-    for net in (method.student, method.teacher.net):
+    for net in (method.student, method.teacher.encoder):
         assert all(torch.equal(net.get_parameter(key), value) for key, value in frozen.items())
     assert vit(freeze_patches=False).student.backbone.get_parameter("net.patch_embed.proj.weight").requires_grad

@@ -15,9 +15,12 @@ from .recognise import Taken, Wishes, encoder_in, find_layout
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.safetensors", "model*.safetensors", "pytorch_model*.bin")
-HF_TYPES = ("vit", "dinov2", "dinov2_with_registers", "resnet")
+HF_TYPES = ("vit", "dinov2", "dinov2_with_registers", "dinov3_vit", "resnet")
 # What a configuration may say that is not read here, with what it has to be.
-HF_MUST = {"hidden_act": "gelu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False}
+HF_MUST = {
+    "hidden_act": "gelu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False, "rope_theta": 100.0,
+    "key_bias": False, "proj_bias": True, "mlp_bias": True,
+}  # fmt: skip
 
 
 def is_folder(path: Path) -> bool:
@@ -58,7 +61,8 @@ def _timm(found: Foreign, config: dict[str, Any], wishes: Wishes) -> tuple[Loade
 
 
 def _hf(home: Path, config: dict[str, Any], layout: Layout) -> Layout:
-    for key, wanted in HF_MUST.items():
+    gated = {"hidden_act": "silu"} if config.get("use_gated_mlp") else {}
+    for key, wanted in (HF_MUST | gated).items():
         if config.get(key, wanted) != wanted and not (key == "hidden_act" and config["model_type"] == "resnet"):
             raise CheckpointError(f"{home / CONFIG}: {key} is {config[key]!r}; only {wanted!r} is read")
     told = _json(home / "preprocessor_config.json") if (home / "preprocessor_config.json").is_file() else {}

@@ -100,6 +100,67 @@ def vit(s: State, x: Tensor, heads: int, block: Callable[[int], str] = "blocks.{
     return norm(t.mean(1), "fc_norm") if "fc_norm.weight" in s else norm(t, "norm").mean(1)
 
 
+def rotary_vit(s: State, x: Tensor, heads: int) -> Tensor:
+    """A DINOv3 of Facebook's names, or of timm's: (B, 3, H, W) -> (B, D), [CLS] after the last norm.
+
+    DINOv3 (arXiv 2508.10104) and facebookresearch/dinov3, layers/rope_position_encoding.py: queries and keys of patches
+    are turned by angles that are proportional to row and column, each between -1 and 1.
+    """
+
+    def weight(*names: str) -> Tensor | None:
+        return next((s[name].float() for name in names if name in s), None)
+
+    def linear(t: Tensor, name: str, bias: Tensor | None = None) -> Tensor:
+        return F.linear(t, s[f"{name}.weight"].float(), weight(f"{name}.bias") if bias is None else bias)
+
+    def norm(t: Tensor, name: str) -> Tensor:
+        return F.layer_norm(t, t.shape[-1:], s[f"{name}.weight"].float(), s[f"{name}.bias"].float(), 1e-5)
+
+    patch = s["patch_embed.proj.weight"].float()
+    maps = F.conv2d(x, patch, s["patch_embed.proj.bias"].float(), stride=patch.shape[-1])  # (B, D, h, w)
+    (h, w), dim = maps.shape[2:], maps.shape[1]
+    periods = weight("rope_embed.periods")
+    n = dim // heads // 4
+    base = 100.0 if periods is None or n < 2 else float(periods[-1].double() ** (n / (n - 1)))
+    base = 100.0 if abs(base - 100) < 1 else base  # the files round them
+    rows, columns = ((torch.arange(size) + 0.5) / size * 2 - 1 for size in (h, w))
+    places = torch.cartesian_prod(rows, columns)  # (h w, 2)
+    angles = (2 * torch.pi * places[:, :, None] / base ** (torch.arange(n) / n)).flatten(1).repeat(1, 2)
+
+    def turned(t: Tensor) -> Tensor:
+        left, right = t.chunk(2, -1)
+        return t * angles.cos() + torch.cat([-right, left], -1) * angles.sin()
+
+    first = [weight("cls_token"), weight("storage_tokens", "reg_token")]
+    t = torch.cat(
+        [one.expand(len(x), -1, -1) for one in first if one is not None] + [maps.flatten(2).transpose(1, 2)], 1
+    )
+    skip, depth = t.shape[1] - h * w, 0
+    while f"blocks.{depth}.norm1.weight" in s:
+        at = f"blocks.{depth}"
+        bias, q_bias, mask = (weight(f"{at}.attn.{name}") for name in ("qkv.bias", "q_bias", "qkv.bias_mask"))
+        if q_bias is not None:
+            bias = torch.cat([q_bias, torch.zeros(dim), s[f"{at}.attn.v_bias"].float()])
+        elif bias is not None and mask is not None:
+            bias = torch.cat([bias[:dim], torch.zeros(dim), bias[2 * dim :]])
+        qkv = linear(norm(t, f"{at}.norm1"), f"{at}.attn.qkv", bias)
+        q, k, v = qkv.reshape(*qkv.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = (torch.cat([y[:, :, :skip], turned(y[:, :, skip:])], 2) for y in (q, k))
+        weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1)  # (B, heads, N, N)
+        y = linear((weights @ v).transpose(1, 2).flatten(2), f"{at}.attn.proj")
+        scales = [weight(f"{at}.ls{i}.gamma", f"{at}.gamma_{i}") for i in (1, 2)]
+        t = t + y * (1.0 if scales[0] is None else scales[0])
+        y = norm(t, f"{at}.norm2")
+        gate, value, out = ("fc1_g", "fc1_x", "fc2") if f"{at}.mlp.fc1_g.weight" in s else ("w1", "w2", "w3")
+        if f"{at}.mlp.{gate}.weight" in s:
+            y = linear(F.silu(linear(y, f"{at}.mlp.{gate}")) * linear(y, f"{at}.mlp.{value}"), f"{at}.mlp.{out}")
+        else:
+            y = linear(F.gelu(linear(y, f"{at}.mlp.fc1")), f"{at}.mlp.fc2")
+        t = t + y * (1.0 if scales[1] is None else scales[1])
+        depth += 1
+    return norm(t, "norm")[:, 0]
+
+
 def _same(x: Tensor, size: int, stride: int, value: float) -> Tensor:
     """TensorFlow's SAME: as much as the windows need, the odd pixel on the right and below."""
     pads = []

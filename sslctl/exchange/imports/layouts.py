@@ -118,12 +118,16 @@ LAYOUTS = [
     Layout("mae_encoder", "MAE, encoder", HERE, marks=(VIT,), fits=sincos(moco=False), method="mae"),
     Layout("mocov3_deit", "MoCo v3, converted", HERE, marks=(VIT,), fits=sincos(moco=True), heads=12, method="moco-v3"),
     Layout("ibot_teacher", "iBOT, teacher", HERE, marks=(VIT, "masked_embed"), method="ibot", position="dino"),
+    Layout("dinov3", "DINOv3", HERE, marks=(VIT, "storage_tokens"), method="dinov3", size=224),
     Layout("dinov2", "DINOv2", HERE, marks=("mask_token",), any_of=("blocks.0.ls1.gamma", "blocks.0.0.ls1.gamma"),
            method="dinov2", size=224, position="dino"),
     Layout("torchvision", "torchvision ResNet", HERE, marks=(RESNET, "fc.weight", "bn1.num_batches_tracked")),
     Layout("torchvision_vit", "torchvision ViT", HERE, marks=("conv_proj.weight", "encoder.layers.encoder_layer_0.")),
     Layout("resnet", "ResNet without classifier", HERE, marks=(RESNET,), never=("fc.",), note="nothing in the file says"
            " which method made it: Barlow Twins, VICReg, DINO and others all publish the same names"),
+    Layout("timm_dinov3", "ViT as DINOv3's in timm's names", HERE, marks=(VIT, "reg_token", "blocks.0.gamma_1"),
+           never=("pos_embed",), size=224, note="nothing in the file says which method made it (DINOv3 or another with"
+           " the same network), nor the base of its rotary positions: 100 is assumed, which is DINOv3's"),
     Layout("timm_vit", "ViT in timm's names", HERE, marks=(VIT,), note="nothing in the file says which method made it"
            " (DINO, DeiT and others share these names); its positions are resized as timm does"),
     Layout("hf", "Hugging Face", ("", "vit.", "dinov2.", "dinov2_with_registers.", "resnet."), any_of=(
@@ -141,8 +145,7 @@ LAYOUTS = [
 REFUSED = {
     "cls_attn_blocks.": "an XCiT; take timm's: timm:xcit_small_12_p16_224.fb_dist_in1k or the like",
     "patch_embed.proj.0.weight": "a ViT with a convolutional stem (moco-v3's vit_conv), which no timm model has",
-    "storage_tokens": "a DINOv3; its ViTs have rotary positions, which are not read",
-    "rope_embed": "a ViT with rotary positions, which are not read",
+    "rope_embed": "a ViT with rotary positions that is not a DINOv3; if timm has it: --arch NAME",
     "resnet.net.0.": "SimCLR v2 in a naming of its own; convert it to torchvision's names",
     "linear.weight": "a linear classifier alone; take the file of the encoder that it was trained on",
 }

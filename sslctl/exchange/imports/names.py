@@ -48,6 +48,26 @@ HF_VIT: Rules = (
     (r"\.mlp\.weights_in\.", ".mlp.w12."),
     (r"\.mlp\.weights_out\.", ".mlp.w3."),
 )
+HF_DINOV3: Rules = (
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^embeddings\.register_tokens$", "reg_token"),
+    (r"^embeddings\.patch_embeddings\.", "patch_embed.proj."),
+    (r"^(?:model\.)?layer\.(\d+)\.", r"blocks.\1."),
+    (r"\.attention\.([qkv])_proj\.", r".attn.\1."),
+    (r"\.attention\.o_proj\.", ".attn.proj."),
+    (r"\.layer_scale(\d)\.lambda1$", r".gamma_\1"),
+    (r"\.mlp\.gate_proj\.", ".mlp.fc1_g."),
+    (r"\.mlp\.up_proj\.", ".mlp.fc1."),
+    (r"\.mlp\.down_proj\.", ".mlp.fc2."),
+)
+META_DINOV3: Rules = (
+    (r"^storage_tokens$", "reg_token"),
+    (r"\.ls(\d)\.gamma$", r".gamma_\1"),
+    (r"\.mlp\.w1\.", ".mlp.fc1_g."),
+    (r"\.mlp\.w2\.", ".mlp.fc1_x."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+    (r"^local_cls_norm\..*$", ""),  # of local crops in training
+)
 HF_RESNET: Rules = (
     (r"^embedder\.embedder\.convolution\.", "conv1."),
     (r"^embedder\.embedder\.normalization\.", "bn1."),
@@ -110,10 +130,47 @@ def facebook_vit(state: State) -> State:
     return out
 
 
+def hf_dinov3(state: State) -> State:
+    """A DINOv3 of Hugging Face: its query, key and value joined, its gated MLP with a name for either part."""
+    out = {}
+    for name, value in state.items():
+        gated = name.replace(".mlp.fc1.", ".mlp.fc1_g.") in state
+        out[name.replace(".mlp.fc1.", ".mlp.fc1_x.") if gated else name] = value
+    for name in [name for name in out if name.endswith(".attn.q.weight")]:
+        attn = name.removesuffix("q.weight")
+        parts = [f"{attn}{part}.weight" for part in "qkv"]
+        if missing := [part for part in parts if part not in out]:
+            raise CheckpointError(f"of a block's query, key and value one is missing: {missing[0]}")
+        out[f"{attn}qkv.weight"] = torch.cat([out.pop(part) for part in parts])
+        for part in "qv":
+            if f"{attn}{part}.bias" in out:
+                out[f"{attn}{part}_bias"] = out.pop(f"{attn}{part}.bias")
+    return out
+
+
+def meta_dinov3(state: State) -> State:
+    """A DINOv3 of facebookresearch: keys without bias, as timm's (``LinearKMaskedBias``, layers/attention.py).
+
+    A bias of the keys that is not masked and not zero stays, and with it the whole of ``attn.qkv.bias``.
+    """
+    state = {name: value for name, value in state.items() if name}
+    masked = {name.removesuffix("_mask") for name in state if name.endswith(".attn.qkv.bias_mask")}
+    biases = [name for name in state if name.endswith(".attn.qkv.bias")]
+    whole = any(bool(state[name].chunk(3)[1].any()) for name in biases if name not in masked)
+    out = {name: value for name, value in state.items() if not name.endswith("_mask")}
+    for name in () if whole else biases:
+        q, _, v = out.pop(name).chunk(3)
+        attn = name.removesuffix("qkv.bias")
+        out |= {f"{attn}q_bias": q, f"{attn}v_bias": v}
+    return out
+
+
 NAMINGS = (
     Naming("timm's or torchvision's ResNet", (r"conv1\.weight", r"layer1\.0\.")),
+    Naming("Facebook's DINOv3", (r"storage_tokens$", r"blocks\.0\."), META_DINOV3, meta_dinov3),
     Naming("timm's or Facebook's ViT", (r"patch_embed\.proj\.weight", r"blocks\.0\."), finish=facebook_vit),
     Naming("torchvision's ViT", (r"conv_proj\.", r"encoder\.layers\.encoder_layer_0\."), TORCHVISION_VIT),
+    Naming("Hugging Face's DINOv3", (r"embeddings\.register_tokens$", r"(model\.)?layer\.0\."), HF_DINOV3, hf_dinov3),
     Naming("Hugging Face's ViT", (r"embeddings\.patch_embeddings\.",), HF_VIT, join_qkv),
     Naming("Hugging Face's ResNet", (r"embedder\.embedder\.", r"encoder\.stages\.0\."), HF_RESNET),
     Naming("children of a ResNet in a row", (r"0\.weight", r"4\.0\.conv1\."), CHILDREN),

@@ -18,7 +18,8 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...backbones.architecture import vit_shape
+from ...backbones import is_rotary_arch
+from ...backbones.architecture import pooling, vit_shape
 from ...errors import SpecError
 from ...files import replacing, write_atomically
 from ...runs.encoder import LoadedEncoder, load_encoder
@@ -95,7 +96,8 @@ def _program(ours: LoadedEncoder, taken: Taken, source: Path) -> tuple[str, str]
     folder = (source if source.is_dir() else source.parent).resolve()
     if layout == "timm_folder" and net.stem == "imagenet":
         model = f"timm.create_model({f'local-dir:{folder}'!r}, pretrained=True)"
-        return "timm", f"import timm\nf = {model}.eval()\nf.reset_classifier(0)"
+        pool = f", {pooling(net)['global_pool']!r}" if net.is_vit else ""
+        return "timm", f"import timm\nf = {model}.eval()\nf.reset_classifier(0{pool})"
     if layout == "hf" and is_folder(source) and importlib.util.find_spec("transformers"):
         pooled = "last_hidden_state[:, 0]" if net.is_vit else "pooler_output.flatten(1)"
         model = f"AutoModel.from_pretrained({str(folder)!r}).eval()"
@@ -116,15 +118,22 @@ def _program(ours: LoadedEncoder, taken: Taken, source: Path) -> tuple[str, str]
 def _by_formulas(ours: LoadedEncoder, taken: Taken, x: Tensor) -> tuple[str, Tensor]:
     spec, net, held = ours.spec.backbone, ours.backbone, taken.held
     who = "the papers' formulas on the file's own tensors"
-    if taken.naming.rules:
+    facebook = "storage_tokens" in held
+    if taken.naming.rules and not facebook:
         held, who = to_timm(dict(held), taken.naming), "the papers' formulas on the renamed tensors"
-    if net.is_vit:
+    rotary = is_rotary_arch(spec.arch)
+    if rotary and (facebook or ("blocks.0.gamma_1" in held and "pos_embed" not in held)):
+        return who, formulas.rotary_vit(held, x, net.heads)
+    if net.is_vit and not rotary:
         chunks = {m[1]: m[0] for name in held if (m := re.match(r"blocks\.\d+\.(\d+)\.", name))}
         block = (lambda i: chunks.get(str(i), "blocks.none.")) if chunks else "blocks.{}.".format
         return who, formulas.vit(held, x, net.heads, block)
     if "layer1.0.conv1.weight" in held and spec.padding in (None, "same", "solo") and _is_plain(held):
         return who, formulas.resnet(held, x, spec.padding)
-    plain = timm.create_model(spec.arch, num_classes=0, **spec.args).eval()
+    sized = {"img_size": net.image_size, "dynamic_img_size": True} if net.is_vit else {}
+    plain = timm.create_model(spec.arch, num_classes=0, **sized, **spec.args).eval()
+    if net.is_vit:
+        plain.reset_classifier(0, pooling(net)["global_pool"])
     plain.load_state_dict({name: value for name, value in held.items() if name in plain.state_dict()})
     return f"timm {timm.__version__}, a plain {spec.arch}", plain(x)
 

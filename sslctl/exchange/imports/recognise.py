@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ...backbones import Backbone, hollow_backbone
+from ...backbones import Backbone, hollow_backbone, is_rotary_arch
 from ...errors import CheckpointError, SpecError, SslctlError, closest
 from ...runs.checkpoint import refuse_mismatch
 from ...runs.encoder import LoadedEncoder
@@ -22,7 +22,7 @@ from .container import Foreign, read_foreign
 from .facts import as_loaded
 from .layouts import HERE, LAYOUTS, REFUSED, Layout, Which, begins, recognise
 from .names import BY_NAME, NO_ENCODER, Naming, naming_of, to_timm
-from .shapes import resnet_spec, usual_heads, vit_spec
+from .shapes import PERIODS, are_rounded, resnet_spec, rotary_native_size, rotary_vit_spec, usual_heads, vit_spec
 
 Branch = Literal["auto", "online", "momentum"]
 State = Mapping[str, Tensor]
@@ -107,6 +107,7 @@ def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tup
     except SslctlError as e:
         raise CheckpointError(f"{path}: read as {layout.title}: {e.message}", e.hint) from e
     own = backbone.timm_state()
+    periods = state.pop(PERIODS, None)
     for name in taken.held:
         if (head := NO_ENCODER.match(name)) and name not in own:
             taken.left.setdefault(taken.prefix + head[0].rstrip("."), []).append(taken.prefix + name)
@@ -119,7 +120,15 @@ def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tup
     image = ImageSpec(size=size, mean=layout.mean, std=layout.std)
     source = Imported(file=path.name, **taken.said(), wrappers=found.wrappers)
     notes = [layout.note] if layout.note and wishes.layout is None else []
-    if backbone.is_vit and not (wishes.arch or wishes.heads or layout.heads or usual_heads(backbone.dim)):
+    if periods is not None and are_rounded(periods):
+        notes.append(
+            "the periods of its positions are rounded to bfloat16; here, as in timm and transformers, they are not"
+        )
+    if (
+        backbone.is_vit
+        and periods is None
+        and not (wishes.arch or wishes.heads or layout.heads or usual_heads(backbone.dim))
+    ):
         notes.append(f"heads of attention show in no shape: {backbone.heads} are assumed (or import it with --heads)")
     return as_loaded(backbone, spec, image, source, path, notes), taken
 
@@ -152,20 +161,25 @@ def _take(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> Taken:
 
 def _build(state: State, layout: Layout, wishes: Wishes, whole: bool) -> tuple[Backbone, BackboneSpec, int]:
     """An encoder without weights for ``state`` (all its blocks if ``whole``), its spec, its images' side in px."""
-    named = wishes.arch is not None
-    native = 224
-    if "patch_embed.proj.weight" in state:
-        spec, native = vit_spec(state, wishes.heads or layout.heads, layout.position, wishes.depth, whole)
+    native, heads = 224, wishes.heads or layout.heads
+    vit, position = "patch_embed.proj.weight" in state, {}
+    if wishes.arch is not None and vit and is_rotary_arch(wishes.arch):
+        native = rotary_native_size(state)
+    elif vit:
+        rotary = "blocks.0.gamma_1" in state and "pos_embed" not in state
+        if rotary:
+            spec, native = rotary_vit_spec(state, heads, wishes.depth, whole)
+        else:
+            spec, native = vit_spec(state, heads, layout.position, wishes.depth, whole)
+            position = {"position": spec.position}
         spec = spec.model_copy(update={"norm_eps": layout.norm_eps})
-    elif not named:
+    elif wishes.arch is None:
         spec, native = resnet_spec(state, layout.padding)
-    if named:
+    if wishes.arch is not None:
         small = "conv1.weight" in state and state["conv1.weight"].shape[-1] == 3
-        position = {"position": spec.position} if "pos_embed" in state else {}
         stem = "small" if small else "imagenet"
         spec = BackboneSpec.model_validate({"arch": wishes.arch, "stem": stem, "args": dict(wishes.args), **position})
         native = 32 if small else native
-    vit = "patch_embed.proj.weight" in state
     size = min(layout.size or native, native) if vit else layout.size or native
     if size != native and vit:
         spec = spec.model_copy(update={"native_size": native})

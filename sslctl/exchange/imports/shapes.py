@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import timm
+import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
@@ -37,6 +38,12 @@ SIZES = {  # width, depth, heads
     "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16),
     "huge": (1280, 32, 16), "giant": (1536, 40, 24),
 }  # fmt: skip
+DINOV3 = {  # width, depth, heads, hidden width, gated MLP
+    "vit_small_patch16_dinov3": (384, 12, 6, 1536, False), "vit_small_plus_patch16_dinov3": (384, 12, 6, 1536, True),
+    "vit_base_patch16_dinov3": (768, 12, 12, 3072, False), "vit_large_patch16_dinov3": (1024, 24, 16, 4096, False),
+    "vit_huge_plus_patch16_dinov3": (1280, 32, 20, 5120, True), "vit_7b_patch16_dinov3": (4096, 40, 32, 8192, True),
+}  # fmt: skip
+PERIODS = "rope_embed.periods"  # Facebook's name for what timm computes
 HEADS = {1408: 16, 1664: 16}  # of timm's ViT-g and ViT-G, which are else not known here
 DEPTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 40, 48)
 
@@ -83,10 +90,7 @@ def vit_spec(
     all, ``whole`` that those which are there are; otherwise a number of blocks that looks like what a cut file leaves
     is refused. Raises CheckpointError.
     """
-    projection = _shape(state, "patch_embed.proj.weight", 4)
-    dim, patch = projection[0], projection[-1]
-    if projection[1] != 3 or projection[2] != patch:
-        raise CheckpointError(f"patch_embed.proj.weight has the shape {projection}: not square patches of RGB")
+    dim, patch = _patches(state)
     blocks = _count(state, "blocks.")
     _refuse_cut(dim, blocks, blocks if whole and depth is None else depth)
     heads = heads or usual_heads(dim) or max(1, dim // 64)
@@ -109,6 +113,83 @@ def vit_spec(
     if wanted["reg_tokens"] or wanted["no_embed_class"] or not wanted["class_token"]:
         position = "timm"  # DINO's resizing is of [CLS] and patches; DINOv2's with registers is timm's
     return BackboneSpec(arch=arch, position="dino" if position == "dino" else "timm", args=args), side * patch
+
+
+def rotary_vit_spec(
+    state: State, heads: int | None, depth: int | None, whole: bool = False
+) -> tuple[BackboneSpec, int]:
+    """Return the spec of a ViT with rotary positions as DINOv3's, and the side in px that its images may have.
+
+    ``heads``, ``depth`` and ``whole`` as for ``vit_spec``; a file of Facebook's has the periods of the positions in it,
+    from which heads and base follow. Raises CheckpointError.
+    """
+    dim, patch = _patches(state)
+    blocks = _count(state, "blocks.")
+    _refuse_cut(dim, blocks, blocks if whole and depth is None else depth)
+    base = 100.0
+    if PERIODS in state:
+        count, base = len(state[PERIODS]), _base_of(state[PERIODS])
+        heads = heads or dim // (4 * count)
+    heads = heads or next((size[2] for size in DINOV3.values() if size[0] == dim), None) or max(1, dim // 64)
+    if dim % (4 * heads):
+        raise CheckpointError(
+            f"rotary positions need a width that is a multiple of 4 times the {heads} heads, not {dim}"
+        )
+    gated = "blocks.0.mlp.fc1_g.weight" in state
+    hidden = _shape(state, f"blocks.0.mlp.fc1{'_g' * gated}.weight", 2)[0]
+    arch = next((name for name, size in DINOV3.items() if size == (dim, blocks, heads, hidden, gated)), None)
+    args: dict[str, Any] = {} if patch == 16 else {"patch_size": patch}
+    if arch is None:
+        arch = "vit_small_patch16_dinov3"
+        ratio = (hidden if hidden % dim == 0 else hidden + 0.5) / dim  # timm cuts the product off
+        args |= {"embed_dim": dim, "depth": blocks, "num_heads": heads, "mlp_ratio": ratio}
+        args |= {"swiglu_mlp": True, "swiglu_align_to": 1} if gated else {}
+    if "blocks.0.attn.qkv.bias" in state:
+        args |= {"attn_type": "rope", "qkv_bias": True}
+    elif "blocks.0.attn.q_bias" in state:
+        args |= {"qkv_bias": True}
+    registers = _shape(state, "reg_token", 3)[1] if "reg_token" in state else 0
+    args |= {} if registers == 4 else {"num_reg_tokens": registers}
+    args |= {} if base == 100 else {"rope_temperature": base}
+    return BackboneSpec(arch=arch, args=args), 224 // patch * patch
+
+
+def rotary_native_size(state: State) -> int:
+    """Return the side in px of the grid of a ViT's positions, or about 224 where they are rotary alone."""
+    _, patch = _patches(state)
+    if "pos_embed" not in state:
+        return 224 // patch * patch
+    tokens = _shape(state, "pos_embed", 3)[1]
+    return math.isqrt(tokens) * patch  # [CLS] is one token more than a square
+
+
+def are_rounded(periods: Tensor) -> bool:
+    """Return whether the periods of rotary positions are other numbers than the powers of their base in float32."""
+    n = len(periods)
+    return not torch.allclose(periods.float(), _base_of(periods) ** (torch.arange(n) / n), rtol=1e-5)
+
+
+def _base_of(periods: Tensor) -> float:
+    """The base of which the periods of DINOv3's positions are powers: base ** (i / n) for n of them.
+
+    Raises CheckpointError where they are not. Facebook's files may have them rounded to bfloat16.
+    """
+    n = len(periods)
+    base = float(periods[-1].double() ** (n / (n - 1))) if n > 1 else 100.0
+    base = 100.0 if abs(base - 100) < 1 else base
+    expected = base ** (torch.arange(n) / n)
+    if not torch.allclose(periods.float(), expected, rtol=2**-7):
+        raise CheckpointError(f"{PERIODS}: the periods of its positions are not powers of one base")
+    return base
+
+
+def _patches(state: State) -> tuple[int, int]:
+    """Width and patch size of a ViT."""
+    projection = _shape(state, "patch_embed.proj.weight", 4)
+    dim, patch = projection[0], projection[-1]
+    if projection[1] != 3 or projection[2] != patch:
+        raise CheckpointError(f"patch_embed.proj.weight has the shape {projection}: not square patches of RGB")
+    return dim, patch
 
 
 def usual_heads(dim: int) -> int | None:
