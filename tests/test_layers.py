@@ -1,4 +1,4 @@
-"""The shape of the code, read from its syntax trees: layers, sizes, forbidden things, what a command may import."""
+"""The shape of the code, read from its syntax trees: layers, forbidden things, what a command may import."""
 
 from __future__ import annotations
 
@@ -103,10 +103,11 @@ def test_every_file_stands_in_the_order() -> None:
     assert not unknown, f"not in ORDER: {sorted(unknown)}; say between which layers they belong"
 
 
-def test_contributors_are_told_the_same_order() -> None:
+def test_contributors_read_the_same_order() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     block = text.split("only upwards** in this list:\n\n```\n")[1].split("```")[0]
-    assert [word.rstrip("/") for word in block.split()] == [name for name in ORDER if name != "__main__"]
+    rooms = [line.split()[0].removesuffix("/").removesuffix(".py") for line in block.splitlines()]
+    assert rooms == [name for name in ORDER if name != "__main__"]
 
 
 def test_imports_point_only_upwards() -> None:
@@ -156,23 +157,6 @@ def test_light_files_and_commands_import_nothing_heavy() -> None:
 def test_every_file_says_in_its_first_line_what_it_is() -> None:
     wrong = [show(path) for path in [*FILES, *TESTS] if not re.match(r'"""\S.{8,}', path.read_text("utf-8"))]
     assert not wrong, "no docstring in the first line of " + ", ".join(wrong)
-
-
-def test_files_and_functions_stay_readable() -> None:
-    wrong = []
-    for path in FILES:
-        lines = len(path.read_text("utf-8").splitlines())
-        most = 120 if path.parent == PACKAGE / "methods" else 250
-        if lines > most:
-            wrong.append(f"{show(path)} has {lines} lines, more than {most}")
-        for node in ast.walk(tree(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                # The options of a command are its signature, one a line: there the body alone counts.
-                start = node.body[0].lineno if path.parent.name == "cli" else node.lineno
-                length = (node.end_lineno or start) - start + 1
-                if length > 50:
-                    wrong.append(f"{show(path, node.lineno)} {node.name} has {length} lines, more than 50")
-    assert not wrong, "\n".join(wrong)
 
 
 def test_no_file_is_a_drawer_for_everything() -> None:
@@ -232,12 +216,11 @@ def test_only_the_output_of_the_command_line_prints() -> None:
 def test_what_is_imported_is_declared_and_the_core_stays_small() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     core = {re.split(r"[<>=\[]", word)[0].lower() for word in project["dependencies"]}
-    assert len(core) <= 12
+    assert len(core) <= 13
     extras = {
         re.split(r"[<>=\[]", word)[0].lower() for words in project["optional-dependencies"].values() for word in words
     }
-    names = {"jinja2": "torch"}  # which brings it
-    names |= {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "umap": "umap-learn"}
+    names = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "umap": "umap-learn"}
     names["imageio_ffmpeg"] = "imageio-ffmpeg"
     wrong = []
     for path in FILES:

@@ -39,7 +39,6 @@ from .optimizers import build_optimizer
 from .training import Training
 
 SMALL_IMAGE = 64
-PAPER_SIZE = 224
 
 
 @dataclass

@@ -17,8 +17,8 @@ from typing import IO, Any
 
 from ..errors import CheckpointError, MachineError, SpecError
 from ..files import LOCK, sweep, write_atomically
-from ..spec.schema import Data, Spec
 from ..spec.parsing import read_spec_file
+from ..spec.schema import Data, Spec
 
 # What changes how a run goes but not what comes out of it: not part of its identity.
 INCIDENTAL = {
