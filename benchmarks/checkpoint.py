@@ -23,6 +23,7 @@ from sslctl.methods.resolve import resolve
 from sslctl.profiling.estimate import noise_views
 from sslctl.profiling.limit import race
 from sslctl.runs import checkpoint
+from sslctl.runs.encoder import load_encoder
 from sslctl.schedule import Step
 
 
@@ -51,7 +52,7 @@ def main() -> None:
         found = race(
             {
                 "encoder's tensors": lambda: tensors_of_encoder(ours),
-                "encoder, built and filled": lambda: checkpoint.load_encoder(ours),
+                "encoder, built and filled": lambda: load_encoder(ours),
                 "torch.load": lambda: torch.load(theirs, map_location="cpu", weights_only=True),
                 "whole, verified": lambda: checkpoint.read(ours),
             },

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import DivergedError, Exit, SslctlError, Stopped
@@ -22,7 +22,6 @@ from .report import draw
 if TYPE_CHECKING:
     import torch
 
-    from ..backbones import Backbone
     from ..engine.training import Training
     from ..runs.directory import Run
 
@@ -81,7 +80,7 @@ class Following:
         from ..visualize.maps.over_time import Glimpses
 
         t = self.training
-        image, encoder = t.meta.image, cast("Backbone", t.method.encoder())
+        image, encoder = t.meta.image, t.method.encoder()
         transform = image.transform()
         self._glimpses = Glimpses(self.run.path, encoder, t.source, transform, t.total)
         self._glimpses.begin(step)

@@ -11,7 +11,6 @@ import typer
 
 from ..errors import CheckpointError, SpecError
 from ..runs.sinks import require
-from ..spec.advice import derivation, warnings
 from ..spec.parsing import check_spec, read_spec_file
 from ..spec.schema import Spec
 from . import output
@@ -153,6 +152,7 @@ def _dry_run(spec: Spec, settle: Settle, as_json: bool) -> None:
     around = open_with_notes(spec, settle)
 
     from ..engine.setup import build
+    from ..methods.advice import derivation, warnings
     from ..profiling.estimate import estimate
 
     training = build(around)

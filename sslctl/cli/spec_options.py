@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..spec.advice import warnings
 from ..spec.parsing import merge, parse_set, read_spec_file
 from ..spec.schema import Data, Spec
 from . import output
@@ -122,6 +121,7 @@ def open_with_notes(spec: Spec, settle: Callable[[Surroundings], Surroundings] =
     ``settle`` chooses what depends on the opened data.
     """
     from ..engine.setup import open_surroundings
+    from ..methods.advice import warnings
 
     around = open_surroundings(spec)
     for line in around.notes:

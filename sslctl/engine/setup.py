@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,14 +23,14 @@ from ..errors import DataError, SpecError
 from ..evaluate.online_probe import Probe, open_probe
 from ..layers.batch_norm import share_statistics
 from ..methods import load_method
-from ..methods.base import Facts, Method
+from ..methods.base import Context, Method
 from ..runs.meta import DataFacts, ImageSpec, Meta
 from ..runtime import distributed
 from ..runtime.device import choose_device, choose_dtype, choose_workers, settle
-from ..schedule import Schedule, constant, cosine
 from ..spec.crops import CropPlan, Crops, parse_crops
+from ..spec.derived import lr_schedule, steps_per_epoch, total_steps, weight_decay_schedule
 from ..spec.parsing import check
-from ..spec.schema import OptimSpec, Spec
+from ..spec.schema import Spec
 from ..views.augment import Augment
 from ..views.evaluation import EvalTransform
 from ..views.recipe import ViewPlan, plan_views
@@ -97,8 +96,9 @@ def build_method(spec: Spec, plan: ViewPlan, images: int, classes: int = 0) -> M
     cls = load_method(spec.method.name)
     params = check(cls.Params, spec.method_params(), "method")
     make: Any = cls
-    facts = Facts(images, spec.run.batch_size, classes, len(plan.globals), len(plan.locals))
-    method: Method[Any] = make(params, backbone, facts)
+    total = total_steps(spec.run, images)
+    context = Context(images, spec.run.batch_size, classes, len(plan.globals), len(plan.locals), total)
+    method: Method[Any] = make(params, backbone, context)
     return method
 
 
@@ -120,8 +120,7 @@ def build(around: Surroundings) -> Training:
     if distributed.world_size() > 1 and method.shares_norm:
         share_statistics(method, device)
     augment = Augment(plan, spec.run.seed)
-    per_epoch = len(source) // spec.run.batch_size
-    total = spec.run.steps or max(1, round((spec.run.epochs or 100) * per_epoch))
+    per_epoch, total = steps_per_epoch(spec.run, len(source)), total_steps(spec.run, len(source))
     compiled = choose_compile(spec.run.compile, device, total)
     if compiled:
         compile_backbones(method, compiled)
@@ -210,22 +209,3 @@ def refuse_batch(spec: Spec, images: int) -> None:
         )
     if images < size:
         raise DataError(f"{images} images are fewer than a batch of {size}", f"--batch-size {max(2, images)}")
-
-
-def lr_schedule(optim: OptimSpec, batch_size: int) -> Schedule:
-    factor = {"linear": batch_size / 256, "sqrt": math.sqrt(batch_size / 256), "none": 1.0}[optim.lr_scaling]
-    return Schedule(
-        base=optim.lr * factor,
-        end=optim.lr_end,
-        shape=optim.schedule,
-        warmup_from=optim.warmup_from,
-        warmup_epochs=optim.warmup_epochs,
-        warmup_reaches=optim.warmup_reaches,
-        per_epoch=optim.per_epoch,
-        milestones=optim.milestones,
-    )
-
-
-def weight_decay_schedule(optim: OptimSpec) -> Schedule:
-    end = optim.weight_decay_end
-    return constant(optim.weight_decay) if end is None else cosine(optim.weight_decay, end)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..backbones import Backbone
 from ..runtime import distributed
 from .batch_norm import NormsInGroups
 
@@ -14,7 +15,7 @@ from .batch_norm import NormsInGroups
 class Encoder(nn.Module):
     """A backbone and the head that training puts on it: (B, C, H, W) -> (B, D)."""
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

@@ -20,7 +20,7 @@ from torchvision.models.resnet import BasicBlock
 from sslctl.errors import CheckpointError
 from sslctl.exchange.imports import parity as import_parity
 from sslctl.exchange.open_encoder import open_encoder
-from sslctl.runs import checkpoint
+from sslctl.runs.encoder import load_encoder
 
 from .calling import call, pretrain, result, write_images
 
@@ -61,7 +61,7 @@ def test_an_import_says_what_it_took_and_what_it_left(imported: dict[str, Any], 
     assert parity["images"] == 16 and parity["relative"] <= parity["tolerance"] == 1e-5 and parity["cosine"] > 0.99999
     again = call("import", moco, "--out", moco.parent / "moco.safetensors")
     assert again.exit_code == 2 and "is there already" in again.stderr
-    loaded = checkpoint.load_encoder(moco.parent / "moco.safetensors")
+    loaded = load_encoder(moco.parent / "moco.safetensors")
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         features = nn.Sequential(*list(net.children())[:-1])(x).flatten(1)

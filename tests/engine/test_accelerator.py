@@ -32,11 +32,10 @@ from sslctl.engine.loop import take_step
 from sslctl.engine.optimizers import build_optimizer
 from sslctl.engine.setup import build, open_surroundings
 from sslctl.engine.training import Training
-from sslctl.methods import METHODS
+from sslctl.methods import METHODS, load_method
 from sslctl.methods.resolve import resolve
 from sslctl.runtime.device import Beside, send
 from sslctl.schedule import Step
-from tests.methods.small import SMALL
 from tests.training import picture_folder, small_spec
 
 CUDA = torch.device("cuda")
@@ -122,7 +121,7 @@ def backward(t: Training) -> Callable[[Tensor], None]:
 
 def opened(path: Path, name: str, optimizer: str = "adamw", **sections: Any) -> Training:
     user = small_spec(path, name, optimizer, **sections)
-    user["method"] = {"name": name, **SMALL[name]}
+    user["method"] = {"name": name, **load_method(name).tiny}
     return build(open_surroundings(resolve(user)))
 
 

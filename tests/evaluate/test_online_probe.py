@@ -112,10 +112,10 @@ def test_best_is_the_earliest_checkpoint_with_the_highest_score(pictures: Path, 
     with Run(tmp_path / "r") as run:
         train(t, run, StopAfter(99), silent)
     best = checkpoint.read_meta(run.best)
-    assert (best["step"], best["probe"]["probe_knn"]) == (2, 0.5)
+    assert best.step == 2 and best.probe["probe_knn"] == 0.5
     go(small_spec(pictures, run={"keep": 9}), tmp_path / "plain")
     numbered = tmp_path / "plain" / "checkpoints" / "step-000000002.safetensors"
-    assert checkpoint.read(numbered)[0]["sha256"] == best["sha256"]
+    assert checkpoint.read(numbered)[0].sha256 == best.sha256
 
 
 def test_a_run_resumed_from_its_best_checkpoint_ends_in_the_same_bits(

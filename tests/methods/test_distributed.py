@@ -37,15 +37,14 @@ def measure(name: str, rank: int, processes: int, norm: bool = False) -> dict[st
     """Losses, the last gradient and all buffers after some steps on this process's share of each batch."""
     from sslctl.layers.batch_norm import share_statistics
     from sslctl.methods import load_method
-    from sslctl.methods.base import Facts, Views
+    from sslctl.methods.base import Context, Views
     from sslctl.runtime import distributed
     from sslctl.schedule import Step
     from sslctl.spec.parsing import check
-    from tests.methods.small import SMALL
 
     torch.manual_seed(0)
     cls: Any = load_method(name)
-    method = cls(check(cls.Params, SMALL[name]), Net(norm), Facts(100, BATCH, classes=3)).double()
+    method = cls(check(cls.Params, cls.tiny), Net(norm), Context(100, BATCH, classes=3)).double()
     method.train(norm)  # in evaluation, heads with batch norm take its running statistics
     if processes > 1 and cls.shares_norm:
         share_statistics(method, torch.device("cpu"))

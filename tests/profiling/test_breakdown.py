@@ -18,8 +18,8 @@ from sslctl.profiling import breakdown as benching
 from sslctl.profiling.breakdown import Bench, bench
 from sslctl.profiling.estimate import Size, estimate, noise_views
 from sslctl.profiling.limit import Bare, arrange, watch
-from sslctl.runs import checkpoint
 from sslctl.runs.directory import Run
+from sslctl.runs.encoder import load_encoder
 
 from ..training import StopAfter, picture_folder, silent, small_spec, training
 
@@ -154,7 +154,7 @@ def test_compiled_backbones_train_alike(pictures, tmp_path, method):
         with Run(tmp_path / f"{method}-{compiled}") as run:
             train(t, run, StopAfter(99), silent)
             losses[compiled] = [line["loss"] for line in run.lines()]
-            assert checkpoint.load_encoder(run.last).meta.step == 6
+            assert load_encoder(run.last).meta.step == 6
     assert losses[True] == losses["graphs"] == pytest.approx(losses[False], rel=1e-4)
     views = noise_views(t, 8)
     Bare(t, views).step()

@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from ...data.decode import BadImage
 from ...data.loader import Batch
 from ...data.source import Source
-from ...methods import METHODS, load_method
+from ...methods import FOREIGN_VIEWS, METHODS, load_method
 from ...runs.encoder import LoadedEncoder
 from ...spec.schema import ViewsSpec
 from ...views.augment import Augment
 from ...views.recipe import ViewPlan, plan_views
 from ..features.stream import frozen
-
-DEFAULT = "simclr"  # whose views images get where the encoder is nobody's of ours
 
 
 def view_plan(encoder: LoadedEncoder) -> ViewPlan:
@@ -27,7 +25,7 @@ def view_plan(encoder: LoadedEncoder) -> ViewPlan:
     name = encoder.spec.method.name
     if encoder.meta.imported is not None or name not in METHODS:
         image = encoder.meta.image
-        recipe = load_method(DEFAULT).views._replace(mean=image.mean, std=image.std)
+        recipe = load_method(FOREIGN_VIEWS).views._replace(mean=image.mean, std=image.std)
         plan = plan_views(recipe, ViewsSpec(multi_crop=f"2x{image.size}"))
     else:
         plan = plan_views(load_method(name).views, encoder.spec.views)

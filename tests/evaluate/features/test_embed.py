@@ -250,7 +250,7 @@ def test_words_that_cannot_be_meant(pictures: Path, tmp_path: Path, monkeypatch:
 
 SLOW = """
 import sys, time
-from sslctl.evaluate import spool
+from sslctl.evaluate.features import journal as spool
 from sslctl.cli.main import main
 spool.INTERVAL, add = 0.0, spool.Spool.add
 spool.Spool.add = lambda self, chunk: (add(self, chunk), time.sleep(0.1))
