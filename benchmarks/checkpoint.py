@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 
 from sslctl.engine.loop import take_step
-from sslctl.engine.setup import build, open_surroundings
+from sslctl.engine.setup import build, open_inputs
 from sslctl.methods.resolve import resolve
 from sslctl.profiling.estimate import noise_views
 from sslctl.profiling.limit import race
@@ -42,7 +42,7 @@ def main() -> None:
     given = parser.parse_args()
     spec = {"data": {"path": "demo"}, "method": {"name": "dino"}, "backbone": {"arch": given.arch}}
     spec |= {"views": {"multi_crop": "2x48"}, "run": {"batch_size": 2, "precision": "fp32", "device": "cpu"}}
-    t = build(open_surroundings(resolve(spec)))
+    t = build(open_inputs(resolve(spec)))
     take_step(t, noise_views(t, 2), Step(t.total // 2, t.total, t.per_epoch))  # so that the optimizer has its moments
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         ours, theirs = Path(folder) / "ours.safetensors", Path(folder) / "theirs.pth"

@@ -12,7 +12,7 @@ from .options import Json
 from .spec_options import open_with_notes, takes_spec
 
 if TYPE_CHECKING:
-    from ..engine.setup import Surroundings
+    from ..engine.setup import RunInputs
     from ..profiling.batch_finder import Found
     from ..profiling.breakdown import Bench
     from ..profiling.estimate import Size
@@ -47,7 +47,7 @@ def bench(
         _measure(around, rounds, as_json)
 
 
-def _measure(around: Surroundings, rounds: int, as_json: bool) -> None:
+def _measure(around: RunInputs, rounds: int, as_json: bool) -> None:
 
     from ..engine.setup import build
     from ..profiling.breakdown import bench as measure
@@ -61,7 +61,7 @@ def _measure(around: Surroundings, rounds: int, as_json: bool) -> None:
     output.emit(found.as_dict() | {"device": str(training.device)} | size.as_dict(), as_json, _text(found, size))
 
 
-def _find_batch(around: Surroundings, as_json: bool) -> None:
+def _find_batch(around: RunInputs, as_json: bool) -> None:
     from ..profiling.batch_finder import find_batch
 
     spec = around.spec

@@ -22,7 +22,7 @@ from .report import draw
 if TYPE_CHECKING:
     import torch
 
-    from ..engine.training import Training
+    from ..engine.setup import Training
     from ..runs.directory import Run
 
 ON_STOP = 3.0  # seconds for neighbours in the report of a run that was asked to leave

@@ -20,10 +20,10 @@ from .progress import describe_typical, typical
 from .spec_options import AUTO, BatchSizeOrAuto, open_with_notes, option, takes_spec
 
 if TYPE_CHECKING:
-    from ..engine.setup import Surroundings
+    from ..engine.setup import RunInputs
     from ..profiling.estimate import Size
 
-    Settle = Callable[[Surroundings], Surroundings]
+    Settle = Callable[[RunInputs], RunInputs]
 
 
 @takes_spec
@@ -63,11 +63,11 @@ def pretrain(
         _train(spec, resume, settle, as_json)
 
 
-def _as_it_is(around: Surroundings) -> Surroundings:
+def _as_it_is(around: RunInputs) -> RunInputs:
     return around
 
 
-def _settle_batch(around: Surroundings, resume: bool | None) -> Surroundings:
+def _settle_batch(around: RunInputs, resume: bool | None) -> RunInputs:
     """``around`` with the batch of the run that stands in ``--out``, or with one that fits: a number, from then on."""
     from ..profiling.batch_finder import batch_that_fits, with_run
 
@@ -94,7 +94,7 @@ def _train(spec: Spec, resume: bool | None, settle: Settle, as_json: bool) -> No
     from ..engine.loop import train
     from ..engine.setup import build
     from ..profiling.estimate import estimate
-    from ..runs.directory import FollowedRun, Run, default_directory, fresh_directory
+    from ..runs.directory import ReadOnlyRun, Run, default_directory, fresh_directory
     from ..runtime import distributed
     from ..runtime.device import choose_device
     from ..runtime.stop import StopRequest
@@ -107,7 +107,7 @@ def _train(spec: Spec, resume: bool | None, settle: Settle, as_json: bool) -> No
         directory = distributed.by_first(lambda: fresh_directory(directory))
     training = build(around)
     _say_memory(estimate(training))
-    opened = Run(directory) if distributed.rank() == 0 else FollowedRun(directory)
+    opened = Run(directory) if distributed.rank() == 0 else ReadOnlyRun(directory)
     with opened as run, StopRequest(spec.run.max_time, output.warn) as stop:
         if resume and not any(run.checkpoints.glob("*.safetensors")):
             raise CheckpointError(f"--resume: {directory} holds no checkpoint", "leave --resume out to begin")

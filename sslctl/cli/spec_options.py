@@ -14,7 +14,7 @@ from . import output
 from .options import Download, takes
 
 if TYPE_CHECKING:
-    from ..engine.setup import Surroundings
+    from ..engine.setup import RunInputs
 
 
 AUTO = "auto"
@@ -115,15 +115,15 @@ BatchSizeOrAuto = Annotated[
 ]
 
 
-def open_with_notes(spec: Spec, settle: Callable[[Surroundings], Surroundings] = lambda around: around) -> Surroundings:
+def open_with_notes(spec: Spec, settle: Callable[[RunInputs], RunInputs] = lambda around: around) -> RunInputs:
     """The data and views that ``spec`` means; what was chosen, and what is known to fail, said on stderr.
 
     ``settle`` chooses what depends on the opened data.
     """
-    from ..engine.setup import open_surroundings
+    from ..engine.setup import open_inputs
     from ..methods.advice import warnings
 
-    around = open_surroundings(spec)
+    around = open_inputs(spec)
     for line in around.notes:
         output.note(line)
     around = settle(around)

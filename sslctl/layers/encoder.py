@@ -21,7 +21,7 @@ class Encoder(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.backbone(x))
+        out: Tensor = self.head(self.backbone(x).pooled)
         return out
 
 
@@ -35,7 +35,7 @@ def encode(net: Encoder, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     start = 0
     for end in range(1, len(views) + 1):
         if end == len(views) or views[end].shape != views[start].shape:
-            features.append(net.backbone(torch.cat(list(views[start:end]))))
+            features.append(net.backbone(torch.cat(list(views[start:end]))).pooled)
             start = end
     h = torch.cat(features)  # (V·B, D)
     z: Tensor = net.head(h)

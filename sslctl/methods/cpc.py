@@ -77,7 +77,7 @@ class CPC(Method[CPCParams]):
             raise SpecError(f"method: steps {steps} do not fit a grid of {params.grid}", "lower steps or a finer grid")
         self.student = Encoder(backbone, nn.Linear(backbone.dim, params.out))
         self.contexts = nn.ModuleList(ContextNetwork(backbone.dim, params) for _ in range(params.directions))
-        self.multiple = getattr(backbone, "patch", 0) or 1
+        self.multiple = backbone.patch or 1
 
     def forward(self, views: Views, step: Step) -> Output:
         p = self.params

@@ -71,7 +71,7 @@ class Jigsaw(Method[JigsawParams]):
         orders = distant_permutations(params.grid**2, params.permutations)
         self.classifier = nn.Linear(params.grid**2 * params.embed, len(orders))
         self.register_buffer("permutations", torch.from_numpy(orders.astype(np.int64)))
-        self.patch = getattr(backbone, "patch", 0)
+        self.patch = backbone.patch
 
     def forward(self, views: Views, step: Step) -> Output:
         g, n = len(views.globals), self.params.grid**2

@@ -68,8 +68,8 @@ class MoCoV3(Method[MoCoV3Params]):
     def __init__(self, params: MoCoV3Params, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
         context.require_views(2)
-        if getattr(backbone, "kind", "cnn") == "vit":
-            begin_as_moco_v3(backbone.net, params.freeze_patches)
+        if backbone.is_vit:
+            begin_as_moco_v3(backbone, params.freeze_patches)
         widths = [backbone.dim, *[params.hidden] * (params.head_layers - 1), params.out]
         self.student = Encoder(backbone, mlp(*widths, last_norm=True))
         last = params.predictor_norm

@@ -202,7 +202,7 @@ class Run:
                 old.unlink()
 
 
-class FollowedRun(Run):
+class ReadOnlyRun(Run):
     """The directory of a run as a process sees it that is not the first of several: the first one locks and writes."""
 
     def __enter__(self) -> Run:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from sslctl.cli.main import app
 from sslctl.engine import loop as engine
-from sslctl.engine.background_writer import Saver
+from sslctl.engine.background_writer import BackgroundWriter
 from sslctl.engine.loop import train
 from sslctl.errors import DataError, Stopped
 from sslctl.evaluate.online_probe import Probe, open_probe
@@ -143,7 +143,7 @@ def test_a_run_resumed_from_its_best_checkpoint_ends_in_the_same_bits(
 
 def test_a_damaged_best_is_written_anew_when_its_step_comes_again(pictures: Path, tmp_path: Path) -> None:
     t = replace(training(small_spec(pictures)), probe=scripted([0.9, 0.9]))
-    with Run(tmp_path / "r") as run, closing(Saver()) as saver:
+    with Run(tmp_path / "r") as run, closing(BackgroundWriter()) as saver:
         engine.keep_best(t, run, {"step": 5, "probe_knn": 0.9}, saver)
         engine.keep_best(t, run, {"step": 5, "probe_knn": 0.7}, saver)
         saver.wait()

@@ -10,17 +10,18 @@ from torch import Tensor, nn
 
 from sslctl.layers.encoder import Encoder, encode, encode_each, encode_in_groups, encode_shuffled
 
+from ..stubs import StubBackbone
 from .drawing import randn
 
 
-class Spy(nn.Module):
+class Spy(StubBackbone):
     """A backbone that remembers the batches it saw: mean and largest of the pixels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[tuple[int, ...]] = []
 
-    def forward(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
         self.seen.append(tuple(x.shape))
         return torch.stack([x.mean((1, 2, 3)), x.amax((1, 2, 3))], 1)
 
@@ -32,8 +33,8 @@ def test_views_of_one_size_go_together_and_come_back_in_order() -> None:
     h, z = encode(Encoder(spy, head), views)
     assert spy.seen == [(6, 3, 8, 8), (9, 3, 4, 4)]
     for i, view in enumerate(views):
-        torch.testing.assert_close(h[i], Spy()(view))
-        torch.testing.assert_close(z[i], head(Spy()(view)))
+        torch.testing.assert_close(h[i], Spy().pool(view))
+        torch.testing.assert_close(z[i], head(Spy().pool(view)))
 
 
 def test_the_head_sees_all_views_at_once() -> None:
@@ -44,9 +45,18 @@ def test_the_head_sees_all_views_at_once() -> None:
     assert z[0].mean(0).abs().max() > 1e-3, "each view by itself is not centred"
 
 
+class Normed(StubBackbone):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def pool(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
 def with_norms() -> Encoder:
-    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return Encoder(backbone, nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))).double()
+    return Encoder(Normed(), nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))).double()
 
 
 def test_each_view_by_itself_has_statistics_of_its_own() -> None:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sslctl.layers.encoder import Encoder
 from sslctl.layers.teacher import EMA
 
+from ..stubs import StubBackbone
 from .drawing import randn
 
 
+class Line(StubBackbone):
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(3, 3)
+
+    def pool(self, x: Tensor) -> Tensor:
+        out: Tensor = self.line(x)
+        return out
+
+
 def test_a_teacher_follows_parameters_and_leaves_buffers() -> None:
-    student = Encoder(nn.Linear(3, 3), nn.BatchNorm1d(3)).double()
+    student = Encoder(Line(), nn.BatchNorm1d(3)).double()
     teacher = EMA(student)
     before = {k: v.clone() for k, v in teacher.net.state_dict().items()}
     with torch.no_grad():

@@ -22,6 +22,7 @@ from sslctl.methods.vicreg import VICReg, VICRegParams, variance_covariance
 from sslctl.schedule import Step
 from sslctl.spec.schema import OptimSpec
 
+from ..stubs import Flat
 from .compare import same
 
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -40,14 +41,14 @@ def test_barlow_twins_is_the_authors(golden: Golden, dtype: torch.dtype) -> None
     same(redundancy(z1, z2, 0.005), case["loss_lambda0.005"])
 
 
-class Flat(nn.Identity):
-    """A backbone that gives its input, which is the embedding too: the authors' golden network."""
+class Embeddings(Flat):
+    """A backbone whose input is the embedding too: the authors' golden network."""
 
     dim = 10
 
 
 def vicreg() -> VICReg:
-    method = VICReg(VICRegParams(out=10), Flat(), Context(100, 8))  # type: ignore[arg-type]
+    method = VICReg(VICRegParams(out=10), Embeddings(), Context(100, 8))  # type: ignore[arg-type]
     method.student.head = nn.Identity()
     return method
 

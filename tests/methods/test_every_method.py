@@ -23,6 +23,8 @@ from sslctl.spec.parsing import check, check_spec, problems
 from sslctl.spec.schema import BackboneSpec, OptimSpec, ViewsSpec
 from sslctl.views.recipe import plan_views
 
+from ..stubs import tiny_vit
+
 BATCH = 6
 every_method = pytest.mark.parametrize("name", METHODS)
 every_crops = pytest.mark.parametrize(
@@ -39,7 +41,7 @@ LATER = Step(5, 10, 5)  # DeepCluster does not train in the first epoch
 def build(name: str, net: Callable[[], nn.Module], context: Context = CONTEXT, seed: int = 0) -> Method[Any]:
     torch.manual_seed(seed)
     cls: Any = load_method(name)
-    method: Method[Any] = cls(check(cls.Params, cls.tiny), net(), context)
+    method: Method[Any] = cls(check(cls.Params, cls.tiny), tiny_vit() if cls.needs_vit else net(), context)
     if name == "deepcluster-v2":
         nn.init.normal_(method.get_buffer("memory"))  # as if after its first epoch
     return method
@@ -106,7 +108,7 @@ def test_outputs_are_what_the_loop_takes(
     assert output.embedding.shape[0] == BATCH and output.embedding.ndim == 2 and not output.embedding.requires_grad
     assert all(isinstance(v, Tensor) and v.ndim == 0 and not v.requires_grad for v in output.logs.values())
     assert all(torch.isfinite(v) for v in output.logs.values())
-    assert method.encoder()(torch.randn(3, 3, 16, 16)).shape == (3, 8)
+    assert method.encoder()(torch.randn(3, 3, 16, 16)).pooled.shape == (3, 8)
 
 
 @every_method

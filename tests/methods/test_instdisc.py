@@ -18,6 +18,7 @@ from sslctl.methods.base import Context, Views
 from sslctl.methods.instdisc import EPS, InstDisc, InstDiscParams
 from sslctl.schedule import Step
 
+from ..stubs import Flat
 from .compare import part
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
@@ -50,7 +51,7 @@ def test_the_full_softmax_is_the_authors(golden: Golden, net: Callable[[], Any])
     method.memory.copy_(case["memory0"])
     x = case["x"].requires_grad_()
     method.student.forward = lambda _: x  # type: ignore[method-assign, assignment]
-    method.student.backbone, method.student.head = torch.nn.Identity(), torch.nn.Identity()
+    method.student.backbone, method.student.head = Flat(), torch.nn.Identity()
     output = method(Views([x], [], case["index"]), Step(0, 4, 2))
     torch.testing.assert_close(output.loss, case["loss"], **CLOSE)
     gradient = torch.autograd.grad(output.loss, x)[0]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sslctl.backbones import build_backbone
-from sslctl.backbones.vit_init import sincos_positions
+from sslctl.backbones.positions import sincos_positions
 from sslctl.layers.losses import info_nce
 from sslctl.layers.precision import unit
 from sslctl.methods.base import Context, Views

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -200,7 +201,7 @@ def test_cpc_predicts_from_each_side(
 ) -> None:
     method = cpc(net, directions=directions).eval()
     (view,) = random_views((1, 16)).globals
-    h = torch.stack([method.student.backbone(x) for x in method.cut(view)], 1).view(6, 3, 3, -1)
+    h = torch.stack([method.student.backbone(x).pooled for x in method.cut(view)], 1).view(6, 3, 3, -1)
     each = []
     for turn in range(directions):
         features = torch.rot90(h, turn, (1, 2))
@@ -237,7 +238,7 @@ def test_supervised_is_cross_entropy_with_the_labels(
     net: Callable[[], Any], random_views: Callable[..., Views]
 ) -> None:
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
-    views = random_views((1, 16), (1, 8))._replace(labels=labels)
+    views = replace(random_views((1, 16), (1, 8)), labels=labels)
     method = Supervised(SupervisedParams(label_smoothing=0.1), net(), Context(100, 6, classes=3)).eval()
     each = [F.cross_entropy(method.student(x), labels, label_smoothing=0.1) for x in views.all]
     output = method(views, STEP)
@@ -254,4 +255,4 @@ def test_without_labels_supervised_training_is_refused(
     assert "--method simclr" in refused.value.hint
     method = Supervised(SupervisedParams(), net(), Context(100, 6, classes=3))
     with pytest.raises(DataError, match="no labels"):
-        method(random_views((1, 16))._replace(labels=None), STEP)
+        method(replace(random_views((1, 16)), labels=None), STEP)

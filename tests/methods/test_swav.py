@@ -19,11 +19,15 @@ from sslctl.methods.swav import SwAV, SwAVParams
 from sslctl.schedule import Schedule, Step, constant
 from sslctl.spec.schema import OptimSpec
 
+from ..stubs import Flat
+
 SMALL = SwAVParams(prototypes=10, hidden=4, out=6, queue=0, freeze_prototypes_epochs=2)
 LARC = OptimSpec(name="larc", momentum=0.9, trust=0.001)
 
 
-class Flat(nn.Identity):
+class Embeddings(Flat):
+    """A backbone whose input is the embedding too: the authors' golden network."""
+
     dim = 12
 
 
@@ -41,7 +45,7 @@ class Watched(SwAV):
 
 
 def trace_method(case: dict[str, Tensor], queue: int, dtype: torch.dtype) -> Watched:
-    method = Watched(SMALL.model_copy(update={"queue": queue, "queue_from_epoch": 0}), Flat(), Context(1000, 4))
+    method = Watched(SMALL.model_copy(update={"queue": queue, "queue_from_epoch": 0}), Embeddings(), Context(1000, 4))
     method.student.head = nn.Linear(12, 6)
     method.student.head.weight.data = case["init/module.proj.weight"].clone()
     method.student.head.bias.data = case["init/module.proj.bias"].clone()

@@ -80,7 +80,7 @@ def test_the_views_are_those_of_training_whatever_the_batches(run: Path, picture
     crops = augment.geometric(source.read(6), 1, 6)  # the fourth view is the second one of epoch 1
     from sslctl.data.loader import Batch
 
-    batch = Batch(torch.tensor([6]), torch.tensor([1]), [c[None] for c in crops], None, None, [])
+    batch = Batch(torch.tensor([6]), torch.tensor([1]), [c[None] for c in crops])
     with torch.no_grad():
         h = encoder.backbone(augment(batch, torch.device("cpu")).globals[1])
     torch.testing.assert_close(found[6, 3], h[0], rtol=1e-4, atol=1e-5)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from sslctl.errors import MachineError, SpecError
-from sslctl.exchange.exports.formats import FORMATS, Format, find_format
+from sslctl.exchange.exports.formats import FORMATS, Format, find_format, two_sizes
 from tests.fresh import warm  # noqa: F401 - a fixture
+
+from .encoders import encoder
 
 
 def test_the_page_on_exports_has_every_format() -> None:
@@ -39,3 +41,9 @@ def test_a_missing_library_is_named_with_the_line_to_type() -> None:
     assert refused.value.hint == "pip install 'sslctl[some]'"
     for known in FORMATS.values():
         known.require()
+
+
+def test_two_sizes_are_open_ones_and_multiples_of_the_patch() -> None:
+    assert two_sizes(encoder("vit", 32)) == [(32, 32), (56, 48)]
+    assert two_sizes(encoder("vit", 32), native=True) == [(32, 32)]
+    assert two_sizes(encoder("resnet", 64)) == [(64, 64), (88, 80)]

@@ -10,8 +10,8 @@ import onnx
 import onnxruntime
 import torch
 
-from sslctl.backbones.outputs import outputs
 from sslctl.exchange.exports.formats import Order
+from sslctl.exchange.exports.graph import outputs
 from sslctl.exchange.exports.onnx_graph import OPSET, write
 
 from .encoders import encoder

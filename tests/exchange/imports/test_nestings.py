@@ -83,7 +83,7 @@ def test_a_resnet_is_found_in_every_nesting(name: str, net: nn.Module, tmp_path:
     assert taken.layout.name == name
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(encoder.backbone(x), net(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(encoder.backbone(x).pooled, net(x), rtol=1e-5, atol=1e-5)
     everything = {name for group in taken.left.values() for name in group} | {
         taken.prefix + k for k in net.state_dict()
     }
@@ -148,7 +148,7 @@ def test_other_paddings_follow_their_formula_and_change_the_features(
     else:
         encoder, _ = import_file(saved(s, tmp_path / "x.pth"), Wishes(layout="byol_converted"))
     x = torch.randn(2, 3, size, size)
-    ours = encoder.backbone(x)
+    ours = encoder.backbone(x).pooled
     torch.testing.assert_close(ours, formulas.resnet(s, x, padding), rtol=1e-5, atol=1e-5)
     # At odd sizes both paddings are the same.
     assert torch.allclose(ours, formulas.resnet(s, x), atol=0.01) == bool(size % 2)
@@ -187,7 +187,7 @@ def test_a_vit_is_found_in_every_nesting(name: str, vit: nn.Module, tmp_path: Pa
     encoder, taken = import_file(saved(VIT_FILES[name](vit.state_dict()), tmp_path / "file.pth"), Wishes(heads=4))
     assert taken.layout.name == name
     x = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(encoder.backbone(x), vit(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(encoder.backbone(x).pooled, vit(x), rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
@@ -199,7 +199,7 @@ def test_torchvisions_vit_gives_torchvisions_features(tmp_path: Path) -> None:
     assert taken.layout.name == "torchvision_vit"
     theirs.heads = nn.Identity()
     x = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(encoder.backbone(x), theirs(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(encoder.backbone(x).pooled, theirs(x), rtol=1e-5, atol=1e-5)
 
 
 def test_heads_show_in_no_shape_and_a_cut_vit_has_to_be_vouched_for(vit: nn.Module, tmp_path: Path) -> None:
@@ -228,4 +228,4 @@ def test_a_net_whose_kind_no_shape_shows_is_read_by_its_name(tmp_path: Path) -> 
     assert taken.layout.name == "timm_named" and not taken.left
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(encoder.backbone(x), theirs(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(encoder.backbone(x).pooled, theirs(x), rtol=1e-5, atol=1e-5)

@@ -147,7 +147,7 @@ def test_every_layout_is_recognised_and_gives_the_features_of_a_plain_model(
         size = encoder.backbone.image_size
         x = torch.randn(2, 3, size, size)
         theirs = plain_vit(name, state, size)(x)
-    ours = encoder.backbone(x)
+    ours = encoder.backbone(x).pooled
     assert ours.std(0).max() > 1e-3 * theirs.abs().max()  # features of two images differ: something is compared
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
 
@@ -197,8 +197,8 @@ def test_a_run_of_dino_gives_dinos_own_features_at_every_size(dino_run: Path) ->
 def test_the_branch_is_the_authors_unless_another_is_asked_for(dino_run: Path) -> None:
     x = golden("dino_vit")["native/x"]
     found = {b: import_file(dino_run, Wishes(heads=2, branch=b))[0] for b in ("auto", "online", "momentum")}  # type: ignore[arg-type]
-    assert torch.equal(found["auto"].backbone(x), found["momentum"].backbone(x))
-    assert not torch.allclose(found["auto"].backbone(x), found["online"].backbone(x), atol=0.1)
+    assert torch.equal(found["auto"].backbone(x).pooled, found["momentum"].backbone(x).pooled)
+    assert not torch.allclose(found["auto"].backbone(x).pooled, found["online"].backbone(x).pooled, atol=0.1)
     assert found["online"].meta.imported.branch == "student (online)"
     assert found["online"].meta.sha256 != found["auto"].meta.sha256
 

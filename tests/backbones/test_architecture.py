@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sslctl.backbones.architecture import ResNetShape, resnet_shape, vit_positions, vit_shape
 from sslctl.errors import SpecError
-from sslctl.exchange.exports.architecture import ResNetShape, resnet_shape, two_sizes, vit_positions, vit_shape
 
-from .encoders import encoder
+from ..exchange.exports.encoders import encoder
 
 
 def test_a_resnet_is_described_by_its_stages() -> None:
@@ -69,9 +69,3 @@ def test_positions_at_a_size_are_what_the_encoder_adds_there(kind: str) -> None:
     backbone(torch.zeros(1, 3, 32, 32))
     expected = torch.cat([net.cls_token + table[:, :1], *([] if registers is None else [registers]), table[:, 1:]], 1)
     torch.testing.assert_close(entered[0], expected, rtol=1e-6, atol=1e-6)
-
-
-def test_two_sizes_are_open_ones_and_multiples_of_the_patch() -> None:
-    assert two_sizes(encoder("vit", 32)) == [(32, 32), (56, 48)]
-    assert two_sizes(encoder("vit", 32), native=True) == [(32, 32)]
-    assert two_sizes(encoder("resnet", 64)) == [(64, 64), (88, 80)]
