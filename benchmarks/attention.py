@@ -24,7 +24,7 @@ from sslctl.spec.schema import BackboneSpec
 
 def whole_matrix(backbone: Backbone, x: Tensor) -> Tensor:
     """As ``get_last_selfattention`` of facebookresearch/dino computes it: every block's matrix in full."""
-    t = backbone.embed(x)
+    t = backbone.net._pos_embed(backbone.net.patch_embed(x))
     for block in backbone.net.blocks:
         block.attn.fused_attn = False
     for block in backbone.net.blocks[:-1]:

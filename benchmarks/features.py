@@ -62,7 +62,7 @@ def compare(
 ) -> Iterator[dict[str, object]]:
     assert source.array is not None
     n = len(source)
-    layout = torch.channels_last if encoder.kind == "cnn" else torch.contiguous_format
+    layout = torch.channels_last if encoder.channels_last else torch.contiguous_format
     ready = [
         transform.batch(torch.from_numpy(part).permute(0, 3, 1, 2)).contiguous(memory_format=layout)
         for part in np.array_split(source.array, range(batch, n, batch))

@@ -156,7 +156,7 @@ class DINO(WithTeacher):
         self.move(step)
         with torch.no_grad():
             targets = self.teacher(first), self.teacher(second)
-        h = self.student.backbone(first)
+        h = self.student.backbone(first).pooled
         outputs = self.student.head(h), self.student(second)
         with torch.autocast(first.device.type, enabled=False):
             t, s = ([x.float() for x in pair] for pair in (targets, outputs))

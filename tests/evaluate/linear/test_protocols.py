@@ -99,10 +99,10 @@ def test_what_is_read_of_a_vit_and_of_a_resnet() -> None:
     assert reader.reads == (Read(1), Read(1, True), Read(2), Read(2, True))  # it has two blocks, not four
     with torch.no_grad():
         parts = reader.parts(reader(x))
-        tokens = vit.tokens(x)
-        torch.testing.assert_close(parts[0], vit(x))
+        tokens = vit.net.forward_features(x)
+        torch.testing.assert_close(parts[0], vit(x).pooled)
         torch.testing.assert_close(parts[1], torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1))
-        earlier = vit.intermediate(x, 2)[0][:, 0]
+        earlier = vit.net.get_intermediate_layers(x, 2, return_prefix_tokens=True, norm=True)[0][1][:, 0]
         torch.testing.assert_close(parts[3], torch.cat([earlier, tokens[:, 0], tokens[:, 1:].mean(1)], 1))
     assert Reader(net("cnn"), PROTOCOLS["dinov2"].reads).reads == (Read(),)
 

@@ -15,12 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sslctl.backbones.outputs import check_outputs, outputs
 from sslctl.errors import CheckpointError, SpecError
 from sslctl.exchange.exports import onnx_graph as export_onnx
 from sslctl.exchange.exports import parity
 from sslctl.exchange.exports import write as module
 from sslctl.exchange.exports.formats import FORMATS, Format, Order, Written
+from sslctl.exchange.exports.graph import check_outputs, outputs
 from sslctl.exchange.exports.write import Export, export
 from sslctl.runs.encoder import LoadedEncoder
 from tests.exchange.exports.encoders import code_in, encoder
@@ -124,7 +124,7 @@ def test_each_format_comes_back_with_our_features_and_neighbours(
     assert done.tolerance == (1e-4 if name == "onnx" else 1e-5)
     assert done.parity.relative <= done.tolerance and done.parity.cosine > 0.99999 and done.parity.strangers == 0
     assert done.images.startswith("16 images of the embedded set") and f"at {size}x{size}" in done.images
-    one_size = ours.backbone.kind == "vit" or kind == "same"
+    one_size = ours.backbone.is_vit or kind == "same"
     assert (" and " in done.images) == (not one_size or (kind == "averaged" and name == "hf"))
     ((mine, theirs),) = seen
     assert len(mine) == len(check_outputs(ours.backbone, features)) * len(done.images.split(" and "))

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from sslctl.backbones import build_backbone, feature_map
+from sslctl.backbones import build_backbone
 from sslctl.data.decode import Pixels
 from sslctl.data.source import ArraySource, FileSource
 from sslctl.errors import DataError
@@ -75,7 +75,7 @@ def test_a_folder_shares_one_basis_and_broken_images_are_listed(tmp_path: Path) 
     for i, name in enumerate(sizes):
         shown, features = see(source.read(i))
         x = network_input(net, shown, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-        torch.testing.assert_close(features, feature_map(net, x)[0])
+        torch.testing.assert_close(features, net(x).map[0])
         with Image.open(tmp_path / "out" / f"{name[0]}_pca.png") as painted:
             found = np.asarray(painted)
         assert found.shape[:2] == shown.shape[1:]
