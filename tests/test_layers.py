@@ -164,6 +164,71 @@ def test_no_file_is_a_drawer_for_everything() -> None:
     assert not [show(path) for path in FILES if drawers & set(path.relative_to(PACKAGE).with_suffix("").parts)]
 
 
+# A command or task is tested as it is called, by the name of what it does; the other rooms file by file.
+TESTED_BY_CALLING = {"cli", "tasks"}
+NOT_YET_MIRRORED = {"backbones", "methods", "evaluate", "visualize"}
+
+
+def test_tests_mirror_the_package() -> None:
+    missing = []
+    for path in FILES:
+        room = unit(dotted(path))
+        if path.stem in ("__init__", "__main__") or room in TESTED_BY_CALLING | NOT_YET_MIRRORED:
+            continue
+        test = ROOT / "tests" / path.relative_to(PACKAGE).with_name(f"test_{path.name}")
+        if not test.exists():
+            missing.append(f"{show(path)} has no {show(test)}")
+    assert not missing, "\n".join(missing)
+
+
+@cache
+def private_names() -> set[str]:
+    """Return what begins with one underscore in the package: functions, classes, constants, attributes of self."""
+    names: set[str] = set()
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names |= {t.id for t in targets if isinstance(t, ast.Name)}
+                names |= {t.attr for t in targets if isinstance(t, ast.Attribute)}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def test_tests_read_no_private_name_of_the_package() -> None:
+    wrong = []
+    for path in TESTS:
+        others = set(names_of_others(tree(path)))
+        for node in ast.walk(tree(path)):
+            read: list[str] = []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sslctl":
+                read = [alias.name for alias in node.names]
+            elif isinstance(node, ast.Attribute) and root(node) not in others | {"self", "cls"}:
+                read = [node.attr]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("setattr", "getattr"):
+                words = [arg.value for arg in node.args[:2] if isinstance(arg, ast.Constant)]
+                read = [str(word).split(".")[-1] for word in words if root(node.args[0]) not in others]
+            wrong += [f"{show(path, node.lineno)} reads {name}" for name in read if name in private_names()]
+    assert not wrong, "\n".join(wrong)
+
+
+def names_of_others(tree: ast.Module) -> Iterator[str]:
+    """Yield the names by which a file knows what it imports from other packages."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] != "sslctl":
+            yield from (alias.asname or alias.name for alias in node.names)
+
+
+def root(node: ast.AST) -> str:
+    """Return ``a`` of ``a.b.c``."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
 def test_nothing_from_outside_is_run_as_code() -> None:
     wrong = []
     for path in FILES:
