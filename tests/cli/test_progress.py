@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, health: str = "learning · rank 87/128") -> str:
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(output, "_quiet", False)  # as a command before may have left it
+    output.set_verbosity(quiet=False, verbose=False)  # whatever a command before has left
     with Progress(total=9, per_epoch=3) as progress:
         for step in range(1, 10):
             progress.report(LINE | {"step": step, "loss": 10.0 - step, "health": health})
