@@ -35,10 +35,10 @@ def overlap(train: Source, test: Source, score: Score | None = None, index: Tens
         return {"overlap": facts}, []
     where = "have a copy among the others" if train is test else "are in the training set as well"
     note = f"{len(pairs)} of {len(test)} test images {where} (same {found.by}), for example {' = '.join(examples[0])}"
-    if score is not None and score.verdict is not None and index is not None:
+    if score is not None and score.predictions is not None and index is not None:
         clean = ~torch.isin(index, torch.tensor(list(found.pairs)))
-        draws = len(score.verdict.rank) // len(index)
-        right = (score.verdict.rank == 0)[clean.repeat(draws)]
+        draws = len(score.predictions.rank) // len(index)
+        right = (score.predictions.rank == 0)[clean.repeat(draws)]
         if len(right):
             facts["top1_without"] = float(right.double().mean())
             note += f"; without them top-1 is {100 * facts['top1_without']:.1f} %"

@@ -13,8 +13,8 @@ from .score import Score, wilson
 
 def confusion(score: Score) -> Tensor:
     """(C, C) test images of the class of a row that were taken for the class of a column; of all draws together."""
-    assert score.verdict is not None
-    c, pairs = score.classes, score.verdict.label * score.classes + score.verdict.said
+    assert score.predictions is not None
+    c, pairs = score.classes, score.predictions.label * score.classes + score.predictions.predicted
     return torch.bincount(pairs, minlength=c * c).view(c, c)
 
 

@@ -17,8 +17,6 @@ from ..errors import CheckpointError, DivergedError
 from ..files import write_atomically
 from ..methods.base import Method
 from .meta import HINT, Meta, parse_meta
-from ..spec.schema import SCHEMA, Spec
-from ..spec.parsing import check_spec
 
 MAX_HEADER = 16 << 20
 METHOD = "method."

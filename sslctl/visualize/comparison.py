@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..runs.metrics import is_number
 from ..spec.parsing import read_spec_file
-from .report.history import HINT, is_number, metric_lines
+from .report.history import HINT, metric_lines
 
 CURVES = {
     "top1": "top-1 on the test images, %",

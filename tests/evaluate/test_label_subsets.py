@@ -12,7 +12,7 @@ from sslctl.data.source import FileSource
 from sslctl.errors import DataError, SpecError
 from sslctl.evaluate.features.extract import Features
 from sslctl.evaluate.label_subsets import FewLabels, choose, find_listed, over_draws, parse_labels
-from sslctl.evaluate.score import Score, Verdict, score
+from sslctl.evaluate.score import Score, Predictions, score
 
 LABELS = torch.tensor([0] * 300 + [1] * 100 + [2] * 4)[torch.randperm(404, generator=torch.Generator().manual_seed(0))]
 
@@ -85,8 +85,8 @@ def test_scores_are_means_over_draws_with_their_deviation() -> None:
         seen.append(len(part.x))
         right = len(seen)  # of 10
         rank = torch.tensor([0] * right + [7] * (10 - right))
-        verdict = Verdict(rank, rank, rank)
-        return [score(verdict, len(part.x), 3, {"name": "knn", "k": k}) for k in (1, 2)]
+        predictions = Predictions(rank, rank, rank)
+        return [score(predictions, len(part.x), 3, {"name": "knn", "k": k}) for k in (1, 2)]
 
     source = FileSource("set", "/", [str(i) for i in range(404)])
     first, second = over_draws(evaluate, parse_labels("5-per-class"), source, seed=4, draws=3)(train, train)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ...runs.checkpoint import find, read_meta
-from ...runs.directory import Run
 from ...runs.meta import Meta
+from ...runs.metrics import read_metrics
 from .correlation import kendall, spearman
 from .measures import alignment, alpha_req, lidar, nesum, rankme, spectrum, uniformity
 
@@ -105,7 +105,7 @@ def probe_scores(checkpoint: Path, meta: Meta) -> dict[str, float]:
     """What the online probe said of these weights: in the checkpoint itself, or in the metric line of its step."""
     lines: list[dict[str, Any]] = [dict(meta.probe or {})]
     if checkpoint.parent.name == "checkpoints":
-        lines += [line for line in Run(checkpoint.parent.parent).lines() if line.get("step") == meta.step]
+        lines += [line for line in read_metrics(checkpoint.parent.parent) if line["step"] == meta.step]
     found: dict[str, float] = {}
     for line in lines:
         found |= {key: float(line[key]) for key in ("probe_knn", "probe_linear") if key in line}

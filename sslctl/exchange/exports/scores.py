@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import SpecError
 from ...runs.encoder import LoadedEncoder
+from ...runs.metrics import is_number, read_metrics
 
 PROBES = {
     "probe_knn": "online probe: 20 nearest neighbours, temperature 0.07",
@@ -37,17 +38,8 @@ def of_run(encoder: LoadedEncoder) -> list[Row]:
     if encoder.path.parent.name != "checkpoints":
         return []
     found: dict[str, float] = {}
-    try:
-        lines = (encoder.path.parent.parent / "metrics.jsonl").read_text("utf-8").splitlines()
-    except OSError:
-        return []
-    for text in lines:
-        try:
-            line = json.loads(text)
-            if line["step"] <= encoder.meta.step:
-                found |= {key: float(line[key]) for key in PROBES if key in line}
-        except (ValueError, KeyError, TypeError):
-            continue
+    for line in read_metrics(encoder.path.parent.parent, encoder.meta.step):
+        found |= {key: float(line[key]) for key in PROBES if is_number(line.get(key))}
     data = PurePath(encoder.spec.run.probe_data or encoder.spec.data.path).name
     return [Row(PROBES[key], data, value) for key, value in found.items()]
 

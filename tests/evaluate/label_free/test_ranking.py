@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from sslctl.cli.main import app
-from sslctl.cli.rank import BY
+from sslctl.tasks.rank import MEASURES as BY
 from sslctl.data import open_source
 from sslctl.data.in_memory import in_memory
 from sslctl.engine.loop import train
@@ -132,7 +132,7 @@ def test_on_other_images_with_labels_of_their_own(run: Path, pictures: Path, tmp
     assert found["agreement"] == {} and "bound the ranks" in found["notes"][0]
     text = CliRunner().invoke(app, ["rank", str(run), "--views", "0", "--workers", "0"])
     assert text.exit_code == 0 and "in the order of RankMe" in text.stdout and "no agreement is told" in text.stdout
-    assert "taken before" not in text.stdout
+    assert "computed before" not in text.stdout
 
 
 def test_words_that_cannot_be_meant(run: Path, tmp_path: Path) -> None:

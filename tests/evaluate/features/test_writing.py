@@ -26,7 +26,7 @@ from sslctl.data.source import FileSource
 from sslctl.errors import DataError, MachineError
 from sslctl.evaluate.features import files as embed_files
 from sslctl.evaluate.features import journal as spool
-from sslctl.evaluate.features.embed import Embedded, Order, embed
+from sslctl.evaluate.features.writing import Order, WrittenFeatures, write_features
 from sslctl.evaluate.features.extract import extract
 from sslctl.evaluate.features.journal import HEADER, Spool
 from sslctl.evaluate.features.stream import Chunk, stream
@@ -74,9 +74,9 @@ class Net(nn.Module):
         return maps if self.grid else maps.mean((2, 3))
 
 
-def write(net: Net, source: FileSource, out: Path, key: str = "k", **more: Any) -> Embedded:
+def write(net: Net, source: FileSource, out: Path, key: str = "k", **more: Any) -> WrittenFeatures:
     order = Order(out, out.suffix[1:], key, {"features": "pooled"})
-    return embed(net, source, transform, order, batch_size=3, **more)
+    return write_features(net, source, transform, order, batch_size=3, **more)
 
 
 def files(folder: Path) -> dict[str, bytes]:

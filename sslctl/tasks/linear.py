@@ -1,0 +1,153 @@
+"""Linear evaluation: how well a linear classifier reads classes, or other targets, off frozen features."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from ..errors import SpecError
+from .feedback import Feedback, Notes, Progress
+from .options import (
+    Baselines,
+    BatchSize,
+    Confusion,
+    Device,
+    Download,
+    Draws,
+    EncoderArgument,
+    FailUnder,
+    LabelledData,
+    Labels,
+    NoCache,
+    Option,
+    PerClass,
+    Precision,
+    Seed,
+    Targets,
+    ValData,
+    Workers,
+)
+
+if TYPE_CHECKING:
+    from ..data import Source
+    from ..evaluate.features.extract import Features
+    from ..evaluate.linear.protocols import Protocol
+    from ..evaluate.score import Score
+    from .evaluation import Experiment
+    from .results import ClassScore, TargetsScore
+
+
+def linear_eval(
+    encoder: EncoderArgument,
+    data: LabelledData = None,
+    *,
+    val_data: ValData = None,
+    protocol: Annotated[
+        str, Option("lbfgs, or a paper's: dinov2, moco, simclr, dino, swav, simsiam, barlow.")
+    ] = "lbfgs",
+    epochs: Annotated[float | None, Option("Length of a paper's protocol, if not its own.", min=0.001)] = None,
+    targets: Targets = None,
+    seeds: Annotated[int, Option("Evaluations to average, from --seed on.", min=1, max=100)] = 1,
+    labels: Labels = None,
+    draws: Draws = None,
+    baselines: Baselines = False,
+    per_class: PerClass = False,
+    confusion: Confusion = False,
+    fail_under: FailUnder = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    workers: Workers = None,
+    batch_size: BatchSize = 256,
+    no_cache: NoCache = False,
+    download: Download = False,
+    progress: Progress | None = None,
+    notes: Notes | None = None,
+) -> ClassScore | TargetsScore:
+    """Score an encoder by a linear classifier: by L-BFGS on frozen features, or by a paper's protocol.
+
+    With ``targets`` the columns of a table are predicted instead of classes. Raises SpecError for options that do not
+    go together, DataError for images that cannot be used, CheckpointError for what is not an encoder.
+    """
+    from ..evaluate.linear.logistic import linear
+    from ..evaluate.linear.protocols import find_protocol
+    from ..evaluate.linear.targets import linear_targets
+    from ..evaluate.repeats import over_seeds
+    from .encoders import Machine, load
+    from .evaluation import check_draws, class_score, open_experiment, open_table, targets_score, unreadable
+
+    by_paper = protocol != "lbfgs"
+    if targets is not None and (by_paper or epochs or seeds > 1):
+        raise SpecError("--targets are predicted by L-BFGS or ridge regression, once", "leave out other options")
+    if by_paper and baselines:
+        raise SpecError("--baselines goes with --protocol lbfgs", "leave it out, or score random:ARCH by itself")
+    if not by_paper and epochs is not None:
+        raise SpecError("--epochs: L-BFGS has none", "leave it out, or give a --protocol")
+    paper = find_protocol(protocol, epochs) if by_paper else None
+    check_draws(draws, labels)
+    table = None
+    if targets is not None:
+        table = open_table(
+            targets, labels=labels, draws=draws, baselines=baselines, per_class=per_class, confusion=confusion
+        )
+    feedback, machine = Feedback(progress, notes), Machine.choose(device, precision, workers, batch_size)
+    experiment = open_experiment(
+        load(encoder, notes=notes),
+        data,
+        val_data,
+        machine,
+        feedback,
+        seed=seed,
+        labels=labels,
+        download=download,
+        table=table,
+        store=not no_cache,
+    )
+    if table is not None:
+        score = linear_targets(*experiment.features(), table, seed=seed)
+        return targets_score("linear-eval", experiment, score, fail_under)
+
+    def evaluate(train: Features, test: Features) -> list[Score]:
+        return [over_seeds(lambda seed: linear(train, test, seed=seed), seed, seeds)]
+
+    if paper is None:
+        scores, beside, (train, test) = experiment.score(evaluate, baselines, draws)
+        skipped = unreadable(train, test)
+    else:
+        one, test = _by_protocol(experiment, paper, seeds, draws)
+        scores, beside, skipped = [one], {}, unreadable(test, test)
+    return class_score(
+        "linear-eval",
+        experiment,
+        scores,
+        beside,
+        test,
+        skipped=skipped,
+        with_classes=per_class,
+        with_confusion=confusion,
+        fail_under=fail_under,
+    )
+
+
+def _by_protocol(e: Experiment, protocol: Protocol, seeds: int, draws: int | None) -> tuple[Score, Features]:
+    """The score by a paper's ``protocol``, and the features of the test images."""
+    from ..evaluate.finetune.training import Task
+    from ..evaluate.label_subsets import Drawn
+    from ..evaluate.linear.protocols import evaluate
+    from ..evaluate.repeats import over_seeds
+
+    drawn = Drawn.of(e.train, e.labels, e.seed, draws or 1)
+    label = f"{protocol.name} ({protocol.source}): {protocol.epochs:g} epochs over {len(drawn.parts[0])} images"
+    e.feedback.note(label)
+    tested: list[Features] = []
+
+    def once(part: Source, seed: int) -> Score:
+        task = Task(part, e.test, e.encoder.meta.image, e.machine.device, e.machine.dtype, e.machine.workers)
+        score, test = evaluate(e.encoder.backbone, task, protocol, seed, e.feedback.counter(label))
+        tested.append(test)
+        p = score.protocol
+        chosen = f"; of {p['heads']} heads, by {p['held_out']} training images held out" if "held_out" in p else ""
+        e.feedback.note(f"learning rate {p['lr']:g}, {p['reads']}{chosen}")
+        return score
+
+    return drawn.average([over_seeds(partial(once, part), e.seed, seeds) for part in drawn.parts]), tested[0]

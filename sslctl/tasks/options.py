@@ -1,0 +1,87 @@
+"""The options that tasks share, each declared once: type, help, limits. The command line is made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from ..errors import SpecError, closest
+
+if TYPE_CHECKING:
+    from ..runs.encoder import LoadedEncoder
+
+N = TypeVar("N", int, float)
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line needs to know of a parameter beside its type.
+
+    ``names``: the flags, where they are not the parameter's own name. ``metavar``: of a positional argument, which it
+    makes the parameter. ``type``: that of the command line's words, or a function that parses one, where Python takes
+    more than a word can say.
+    """
+
+    help: str
+    names: str = ""
+    metavar: str = ""
+    type: Any = None
+    min: float | None = None
+    max: float | None = None
+
+
+def numbers(option: str, given: str | N | Sequence[N], kind: type[N]) -> list[N]:
+    """The positive numbers that ``given`` lists, as text with commas or as they are; SpecError where it has others."""
+    try:
+        words = given.split(",") if isinstance(given, str) else given if isinstance(given, Sequence) else [given]
+        found = [kind(word) for word in words]
+    except (TypeError, ValueError):
+        found = []
+    if not found or not all(0 < number < 1e9 for number in found):
+        raise SpecError(f"{option} '{given}': not positive numbers separated by commas", f"for example {option} 10,20")
+    return list(dict.fromkeys(found))
+
+
+def one_of(option: str, value: str, known: Sequence[str], what: str = "choice") -> str:
+    """``value``; SpecError where it is not one of ``known``."""
+    if value in known:
+        return value
+    listed = f"{', '.join(known[:-1])} or {known[-1]}"
+    raise SpecError(f"{option} '{value}': no such {what}{closest(value, list(known))}", f"{option} {listed}")
+
+
+EncoderArgument = Annotated[
+    "str | Path | LoadedEncoder",
+    Option("Run directory, checkpoint, weights of other tools, or timm:NAME.", metavar="RUN", type=Path),
+]
+DataArgument = Annotated[str | Path, Option("Images, as --data takes them.", metavar="DATA", type=str)]
+ImagesArgument = Annotated[str | Path, Option("An image, or what --data takes.", metavar="IMAGES", type=str)]
+Data = Annotated[str | Path | None, Option("Images; by default those of the run.", type=str | None)]
+LabelledData = Annotated[str | Path | None, Option("Labelled images; by default those of the run.", type=str | None)]
+ValData = Annotated[str | Path | None, Option("Images to test on; by default a part of --data.", type=str | None)]
+Split = Annotated[str, Option("Part of a set that has several: train or val.")]
+Download = Annotated[bool, Option("Fetch a public set that is not there yet.")]
+Device = Annotated[str, Option("auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[str, Option("auto, fp32, bf16 or fp16.")]
+Workers = Annotated[int | None, Option("Loader processes; by default as many as the machine allows.")]
+BatchSize = Annotated[int, Option("Images in one forward pass.", min=1)]
+Seed = Annotated[int, Option("Seed of everything random.", min=0)]
+Size = Annotated[int | None, Option("Side in px of the area to resize to; by default as trained.", min=8, max=4096)]
+Force = Annotated[bool, Option("Replace what is there already.")]
+NoCache = Annotated[bool, Option("Compute features again, and do not store them beside the run.")]
+FailUnder = Annotated[
+    float | None, Option("Exit with code 7 if top-1 (with --targets, their score) is lower.", min=0, max=1)
+]
+Labels = Annotated[str | None, Option("Labels to use: a share (0.01), 10-per-class, or a file that lists images.")]
+Draws = Annotated[
+    int | None,
+    Option("Random draws of --labels to average; 5 by default, 1 with a paper's protocol.", min=1, max=1000),
+]
+Baselines = Annotated[bool, Option("Score raw pixels and random weights too.")]
+PerClass = Annotated[bool, Option("Report top-1 of each class, with its interval.")]
+Confusion = Annotated[bool, Option("Report which class is mistaken for which.")]
+Targets = Annotated[
+    str | None, Option("CSV of image names and 0/1 labels or numbers: predict these instead of classes.")
+]
