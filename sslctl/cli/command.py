@@ -17,7 +17,8 @@ import typer
 from .. import __version__
 from ..errors import Exit, SpecError, SslctlError, ran_out_of_memory
 from ..tasks.feedback import Note
-from ..tasks.options import Option
+from ..tasks.options import Option, default_of
+from ..tasks.specs import SpecOptions
 from . import output
 
 ROOM = (
@@ -38,7 +39,8 @@ COMMON = {
 
 def command(task: Callable[..., Any], text: Callable[[Any], str]) -> Callable[..., None]:
     """The command that calls ``task`` and prints its result by ``text``, whose docstring is the command's help."""
-    listeners = {name: LISTENERS[name] for name in inspect.signature(task).parameters if name in LISTENERS}
+    words = list(_words(task))
+    listeners = {name: LISTENERS[name] for name, _, _ in words if name in LISTENERS}
 
     def run(as_json: bool, quiet: bool, verbose: bool, **options: Any) -> None:
         output.set_verbosity(quiet, verbose)
@@ -69,7 +71,8 @@ def command(task: Callable[..., Any], text: Callable[[Any], str]) -> Callable[..
         if code:
             raise typer.Exit(int(code))
 
-    parameters = [*_parameters(task), *(_parameter(name, kind, False) for name, kind in COMMON.items())]
+    own = [(name, _typed(name, kind, default), default) for name, kind, default in words if name not in LISTENERS]
+    parameters = [_parameter(*one) for one in [*own, *((name, kind, False) for name, kind in COMMON.items())]]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     run.__doc__ = text.__doc__
@@ -110,17 +113,18 @@ class _Names(dict[str, Any]):
         return Any
 
 
-def _parameters(task: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The parameters of ``task`` that are options, as typer takes them; those of a spec first."""
+def _words(task: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
+    """Name, annotation and default of everything that ``task`` takes; the words of a spec come first."""
     module = sys.modules[task.__module__].__dict__
-    found: list[inspect.Parameter] = []
+    found: list[tuple[str, Any, Any]] = []
     for p in inspect.signature(task, eval_str=True, locals=_Names(module)).parameters.values():
         if p.kind is p.VAR_KEYWORD:
-            (words,) = typing.get_args(p.annotation)  # of Unpack
-            hints = typing.get_type_hints(words, include_extras=True)
-            found[:0] = [_parameter(name, _typed(name, kind, None), None) for name, kind in hints.items()]
-        elif p.name not in LISTENERS:
-            found.append(_parameter(p.name, _typed(p.name, p.annotation, p.default), p.default))
+            (group,) = typing.get_args(p.annotation)  # of Unpack
+            hints = typing.get_type_hints(group, include_extras=True)
+            words = [(name, annotation, default_of(annotation)) for name, annotation in hints.items()]
+            found = [*words, *found] if group is SpecOptions else [*found, *words]
+        else:
+            found.append((p.name, p.annotation, p.default))
     return found
 
 

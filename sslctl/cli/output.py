@@ -71,13 +71,15 @@ def _stderr(message: str) -> None:
         pass
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: int = 0) -> str:
-    """Rows of text below each other in columns; those numbered in ``right`` are aligned to the right."""
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: int = 0, gap: int = 2
+) -> str:
+    """Rows of text in columns with a ``gap`` between them; those numbered in ``right`` are aligned to the right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    grid = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="")
     for i, title in enumerate(head):
         grid.add_column(Text(title), justify="right" if i in right else "left", no_wrap=True)
     for row in rows:

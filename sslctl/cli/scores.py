@@ -95,7 +95,7 @@ def _confusion(matrix: ConfusionMatrix) -> str:
         ]
         numbers = [str(i) for i in range(1, len(classes) + 1)]
         right = [0, *range(2, len(classes) + 2)]
-        return "  class (row) taken for (column)\n" + output.table(["", "", *numbers], rows, right, indent=4)
+        return "  class (row) taken for (column)\n" + output.table(["", "", *numbers], rows, right, indent=4, gap=1)
     wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
     worst = sorted(wrong, key=lambda entry: -entry[0])[:MISTAKES]
     lines = [f"    {n:5d}  {classes[i]} taken for {classes[j]}" for n, i, j in worst]

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 from ..errors import SpecError
-from .feedback import Feedback, Notes, Progress
-from .options import DataArgument, Download, Force, Option, Split
+from . import options as opt
+from .feedback import Feedback
+from .options import Option
 
 if TYPE_CHECKING:
     from .results import DataInfo, DataPack
 
 
 def data_info(
-    data: DataArgument,
+    data: opt.Set,
     *,
-    split: Split = "train",
+    split: opt.Split = "train",
     decode: Annotated[bool, Option("Read every image whole, not only its header.")] = False,
-    download: Download = False,
-    progress: Progress | None = None,
-    notes: Notes | None = None,
+    download: opt.Download = False,
+    **listeners: Unpack[opt.Listeners],
 ) -> DataInfo:
     """Summarise a set of images: classes, sizes, what cannot be read, what is there twice."""
     from ..data.summary import summarise
     from .encoders import open_as_is
     from .results import DataInfo, Unreadable
 
-    feedback = Feedback(progress, notes)
+    feedback = Feedback.of(opt.with_defaults(opt.Listeners, listeners))
     source = open_as_is(data, split, download, feedback)
     found = summarise(source, decode=decode, report=_counter(feedback, source.name, len(source)))
     unreadable = [Unreadable(name=name, reason=reason) for name, reason in found.unreadable]
@@ -36,17 +36,16 @@ def data_info(
 
 
 def data_pack(
-    data: DataArgument,
+    data: opt.Set,
     out: Annotated[Path, Option("File to write, ending in .pack.")],
     size: Annotated[int, Option("Shorter side in px; smaller images stay as they are.", min=8, max=4096)],
     *,
     square: Annotated[bool, Option("Cut to the central square; otherwise stored whole.")] = False,
-    split: Split = "train",
+    split: opt.Split = "train",
     threads: Annotated[int | None, Option("By default one for every CPU.", min=1, max=256)] = None,
-    download: Download = False,
-    force: Force = False,
-    progress: Progress | None = None,
-    notes: Notes | None = None,
+    download: opt.Download = False,
+    force: opt.Force = False,
+    **listeners: Unpack[opt.Listeners],
 ) -> DataPack:
     """Decode a set once and store its pixels at the size that training needs, as one file.
 
@@ -62,7 +61,7 @@ def data_pack(
     from .encoders import open_as_is
     from .results import DataPack, Failed, Unreadable
 
-    feedback = Feedback(progress, notes)
+    feedback = Feedback.of(opt.with_defaults(opt.Listeners, listeners))
     source = open_as_is(data, split, download, feedback)
     done = write_pack(
         source, out, size, square=square, threads=threads, report=_counter(feedback, source.name, len(source))

@@ -3,48 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from ..errors import SpecError
-from .feedback import Feedback, Notes, Progress
-from .options import (
-    BatchSize,
-    Data,
-    Device,
-    Download,
-    EncoderArgument,
-    Force,
-    Option,
-    Precision,
-    Split,
-    Workers,
-    one_of,
-)
+from . import options as opt
+from .feedback import Feedback
+from .options import Option, one_of
 
 if TYPE_CHECKING:
     from .results import Embeddings
 
 
 def embed(
-    encoder: EncoderArgument,
+    encoder: opt.Encoder,
     images: Annotated[str | Path | None, Option("As --data.", metavar="[IMAGES]", type=str | None)] = None,
     *,
     out: Annotated[Path | None, Option("File to write: .npy, .safetensors or .parquet.")] = None,
-    data: Data = None,
-    split: Split = "train",
+    data: opt.Data = None,
+    split: opt.Split = "train",
     features: Annotated[
         str, Option("pooled, cls, mean (of patches), patches (their map), or last-N (blocks).")
     ] = "pooled",
     format: Annotated[str | None, Option("npy, safetensors or parquet; by default as --out ends.")] = None,
     bad_images: Annotated[str, Option("skip those that cannot be read, or fail.")] = "skip",
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    batch_size: BatchSize = 256,
-    download: Download = False,
-    force: Force = False,
-    progress: Progress | None = None,
-    notes: Notes | None = None,
+    download: opt.Download = False,
+    force: opt.Force = False,
+    **options: Unpack[opt.MachineOptions],
 ) -> Embeddings:
     """Write the features of images into the file ``out``; without ``images``, of those that it was trained on.
 
@@ -61,8 +45,9 @@ def embed(
     from .results import Checkpoint, Dataset, Embeddings, Failed
 
     form = find_form(target, format)
-    feedback, machine = Feedback(progress, notes), Machine.choose(device, precision, workers, batch_size)
-    model = load(encoder, notes=notes)
+    o = opt.with_defaults(opt.MachineOptions, options)
+    feedback, machine = Feedback.of(o), Machine.of(o)
+    model = load(encoder, notes=feedback.notes)
     reading = Reading(model.backbone, features)
     given = data if images is None else images
     spec = data_of(model, given)
@@ -77,7 +62,7 @@ def embed(
         "precision": machine.precision,
     }
     encoder_sha, fingerprint = identity["sha256"], source.fingerprint()
-    key = cache_key([identity, batch_size], source, transform, machine.device, machine.dtype, features)
+    key = cache_key([identity, machine.batch_size], source, transform, machine.device, machine.dtype, features)
     order = Order(target, form, key, about | {"encoder": encoder_sha, "images": fingerprint})
     label = f"{features} features of {len(source)} images, {model.arch}, into {target}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ from ..runtime import distributed
 from ..runtime.device import choose_device, choose_dtype, choose_workers
 from ..spec.schema import DataSpec
 from ..views.evaluation import EvalTransform
-from .feedback import Feedback, Notes, Progress
-from .options import one_of
+from .feedback import Feedback, Notes
+from .options import MachineOptions, one_of, with_defaults
 from .results import Failed
 
 
@@ -41,15 +41,15 @@ class Machine:
     batch_size: int
 
     @classmethod
-    def choose(cls, device: str, precision: str, workers: int | None, batch_size: int) -> Machine:
+    def of(cls, o: MachineOptions) -> Machine:
         """What the options name, or what is there; joins the processes that torchrun started.
 
         Raises SpecError for an unknown word, MachineError for a device that is not there.
         """
-        chosen = choose_device(device)
-        dtype = choose_dtype(precision, chosen)
-        distributed.join(chosen)
-        return cls(chosen, dtype, choose_workers(workers), batch_size)
+        device = choose_device(o["device"])
+        dtype = choose_dtype(o["precision"], device)
+        distributed.join(device)
+        return cls(device, dtype, choose_workers(o["workers"]), o["batch_size"])
 
     @property
     def precision(self) -> str:
@@ -65,25 +65,15 @@ class Encoder(LoadedEncoder):
         """Length of a feature vector."""
         return self.backbone.dim
 
-    def embed(
-        self,
-        images: object,
-        *,
-        device: str = "auto",
-        precision: str = "fp32",
-        workers: int | None = None,
-        batch_size: int = 256,
-        progress: Progress | None = None,
-        notes: Notes | None = None,
-    ) -> Tensor:
+    def embed(self, images: object, **options: Unpack[MachineOptions]) -> Tensor:
         """Features of ``images``, float32 (n, dim), on the CPU, one row an image, as every evaluation computes them.
 
         ``images``: what ``--data`` takes (a folder, a list file, …), an image file, or a sequence of paths, PIL images
         or arrays (H, W, 3) or (H, W) of uint8. Raises DataError where one of them cannot be read.
         """
-        feedback, machine = Feedback(progress, notes), Machine.choose(device, precision, workers, batch_size)
+        o = with_defaults(MachineOptions, options)
         source = as_source(images)
-        found = features_of(self, source, machine, feedback, store=False)
+        found = features_of(self, source, Machine.of(o), Feedback.of(o), store=False)
         if found.skipped:
             name, reason = found.skipped[0]
             raise DataError(f"{name}: {reason}; {len(found.skipped)} of {len(source)} images cannot be read")

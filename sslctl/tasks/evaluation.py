@@ -17,14 +17,14 @@ from ..evaluate.features.extract import Features
 from ..evaluate.label_subsets import FewLabels, over_draws, parse_labels
 from ..evaluate.score import Score
 from ..evaluate.targets import Table, TargetScore, read_table, split_by
-from ..spec.schema import DataSpec
+from ..runs.encoder import LoadedEncoder
 from . import results
-from .encoders import Encoder, Machine, data_of, failed_of, features_by
+from .encoders import Encoder, Machine, data_of, failed_of, features_by, load
 from .feedback import Feedback
+from .options import EvaluationOptions
 from .results import ClassScore, TargetsScore
 
 Evaluate = Callable[[Features, Features], list[Score]]
-Split = Callable[[DataSpec, int], tuple[Source, Source]]
 
 
 @dataclass
@@ -36,17 +36,16 @@ class Experiment:
     test: Source
     machine: Machine
     feedback: Feedback
-    seed: int
     labels: FewLabels | None
-    store: bool = True
+    options: EvaluationOptions
 
-    def score(self, evaluate: Evaluate, baselines: bool, draws: int | None) -> tuple[list[Score], Baselines, Pair]:
+    def score(self, evaluate: Evaluate) -> tuple[list[Score], Baselines, Pair]:
         """The scores of the encoder, the first score of each baseline, and the encoder's features."""
         if self.labels is not None:
-            evaluate = over_draws(evaluate, self.labels, self.train, self.seed, draws)
+            evaluate = over_draws(evaluate, self.labels, self.train, self.options["seed"], self.options["draws"])
         pair = self.features()
         scores, beside = evaluate(*pair), Baselines()
-        if baselines:
+        if self.options["baselines"]:
             beside["pixels"] = evaluate(*self._by(Pixels(), PIXELS, "pixels", "raw pixels"))[0]
             spec, size = self.encoder.spec.backbone, self.encoder.meta.image.size
             identity = {"backbone": spec.model_dump(mode="json"), "size": size}
@@ -60,7 +59,8 @@ class Experiment:
         return self._by(e.backbone, e.transform(), e.identity(), e.arch)
 
     def _by(self, net: Any, transform: Any, identity: Any, what: str) -> Pair:
-        cache = cache_beside(self.encoder.path) if self.store and self.encoder.path.exists() else None
+        store = not self.options["no_cache"] and self.encoder.path.exists()
+        cache = cache_beside(self.encoder.path) if store else None
 
         def features(source: Source, part: str) -> Features:
             text = f"{part}images, {what}"
@@ -76,29 +76,32 @@ Baselines = dict[str, Score]
 
 
 def open_experiment(
-    encoder: Encoder,
+    encoder: str | Path | LoadedEncoder,
     data: str | Path | None,
-    val_data: str | Path | None,
-    machine: Machine,
-    feedback: Feedback,
+    o: EvaluationOptions,
     *,
-    seed: int,
-    labels: str | None,
-    download: bool,
     alone: bool = False,
     table: Table | None = None,
-    store: bool = True,
 ) -> Experiment:
-    """The images at ``data``, or else those that the encoder was trained on, split as they were then.
+    """The encoder and the images at ``data``, or else those that it was trained on, split as they were then.
 
     ``alone``: one set, not split, both trains and tests. ``table``: its rows are the labels, instead of classes.
-    Raises DataError where there are no labels, SpecError where it is not known which images are meant.
+    Raises DataError where there are no labels, SpecError for options that do not go together.
     """
+    labels, draws, val = o["labels"], o["draws"], o["val_data"]
+    if labels is None and (draws or 1) > 1:
+        raise SpecError(f"--draws {draws}: nothing is drawn without --labels", "--labels 0.01, or leave it out")
     few = None if labels is None else parse_labels(labels)
-    spec = data_of(encoder, data, download=download)
-    spec = spec.model_copy(update={"val": None if val_data is None else str(val_data)} if val_data or data else {})
-    split = open_pair if table is None else split_by(table)
-    train, test = (open_one(spec),) * 2 if alone else split(spec, seed if data is not None else encoder.spec.run.seed)
+    feedback, machine = Feedback.of(o), Machine.of(o)
+    model = load(encoder, notes=feedback.notes)
+    spec = data_of(model, data, download=o["download"])
+    if data is not None or val is not None:
+        spec = spec.model_copy(update={"val": None if val is None else str(val)})
+    if alone:
+        train = test = open_one(spec)
+    else:
+        split = open_pair if table is None else split_by(table)
+        train, test = split(spec, o["seed"] if data is not None else model.spec.run.seed)
     for line in dict.fromkeys([*train.notes, *test.notes]):
         feedback.note(line)
     for source in (train, test):
@@ -106,25 +109,16 @@ def open_experiment(
             own = "give labelled images with --data"
             hint = own if data is None else "put images into one folder for each class"
             raise DataError(f"{source.name} has no labels to evaluate with", hint)
-    return Experiment(encoder, train, test, machine, feedback, seed, few, store)
+    return Experiment(model, train, test, machine, feedback, few, o)
 
 
-def open_table(path: str, **class_options: object) -> Table:
-    """The targets in ``path``. SpecError where one of ``class_options``, which concern classes, is set."""
-    if wrong := [f"--{name.replace('_', '-')}" for name, value in class_options.items() if value]:
+def open_table(path: str, o: EvaluationOptions) -> Table:
+    """The targets in ``path``. SpecError where options are set that concern classes."""
+    chosen = {key: o[key] for key in ("labels", "baselines", "per_class", "confusion")}
+    chosen["draws"] = (o["draws"] or 1) > 1
+    if wrong := [f"--{name.replace('_', '-')}" for name, value in chosen.items() if value]:
         raise SpecError(f"{' '.join(wrong)}: only for classes, and --targets has none", "leave it out")
     return read_table(path)
-
-
-def check_draws(draws: int | None, labels: str | None) -> None:
-    """SpecError where several draws are asked for without anything to draw from."""
-    if labels is None and (draws or 1) > 1:
-        raise SpecError(f"--draws {draws}: nothing is drawn without --labels", "--labels 0.01, or leave it out")
-
-
-def accuracy(score: Score) -> dict[str, Any]:
-    """The fields of ``results.Accuracy``."""
-    return score.as_dict()
 
 
 def class_score(
@@ -135,9 +129,6 @@ def class_score(
     test: Features | None,
     *,
     skipped: list[results.Failed] | None = None,
-    with_classes: bool = False,
-    with_confusion: bool = False,
-    fail_under: float | None = None,
     **more: Any,
 ) -> ClassScore:
     """The result of the first of ``scores``, with what must be known before it is believed; notes are warned of.
@@ -145,18 +136,18 @@ def class_score(
     ``test``: features of the test images, where the score without images that are in both sets is to be given.
     """
     first, train, tested = scores[0], experiment.train, experiment.test
-    result: dict[str, Any] = {"task": task, **accuracy(first), **more}
+    result: dict[str, Any] = {"task": task, **first.as_dict(), **more}
     if len(scores) > 1:
         best = max(scores, key=lambda s: s.top1)
         result["grid"] = [dict(s.protocol) | {"top1": s.top1, "top5": s.top5, "interval": s.interval} for s in scores]
         facts = {"top1": best.top1, "interval": best.interval, "chosen_on": "test images"}
         result["grid_best"] = dict(best.protocol) | facts
     if baselines:
-        result["baselines"] = {name: accuracy(score) for name, score in baselines.items()}
-    if with_classes:
+        result["baselines"] = {name: score.as_dict() for name, score in baselines.items()}
+    if experiment.options["per_class"]:
         rows = per_class(first, tested.classes)
         result |= {"per_class": rows, "mean_per_class": mean_per_class(rows)}
-    if with_confusion:
+    if experiment.options["confusion"]:
         result["confusion"] = {"classes": tested.classes, "counts": confusion(first).tolist()}
     notes = [line for score in scores for line in score.notes]
     for facts, sentences in (
@@ -170,21 +161,17 @@ def class_score(
         if skipped:
             one = skipped[0]
             experiment.feedback.warn(f"{len(skipped)} images cannot be read, the first: {one.image}: {one.reason}")
-    return ClassScore(**_complete(result, experiment, notes, first.top1, fail_under))
+    return ClassScore(**_complete(result, experiment, notes, first.top1))
 
 
-def targets_score(
-    task: str, experiment: Experiment, score: TargetScore, fail_under: float | None, **more: Any
-) -> TargetsScore:
+def targets_score(task: str, experiment: Experiment, score: TargetScore, **more: Any) -> TargetsScore:
     """The result of a score on targets; notes are warned of."""
     facts, sentences = overlap(experiment.train, experiment.test)
     result = {"task": task, **score.as_dict(), **facts, **more}
-    return TargetsScore(**_complete(result, experiment, [*score.notes, *sentences], score.value, fail_under))
+    return TargetsScore(**_complete(result, experiment, [*score.notes, *sentences], score.value))
 
 
-def _complete(
-    result: dict[str, Any], experiment: Experiment, notes: list[str], value: float, fail_under: float | None
-) -> dict[str, Any]:
+def _complete(result: dict[str, Any], experiment: Experiment, notes: list[str], value: float) -> dict[str, Any]:
     """``result`` with the encoder, the images by fingerprint, the notes and the gate."""
     e, machine = experiment.encoder, experiment.machine
     result["protocol"] |= {"arch": e.arch, "size": e.meta.image.size, "precision": machine.precision}
@@ -193,7 +180,7 @@ def _complete(
     result["checkpoint"] = {"path": str(e.path), "method": e.spec.method.name, "step": e.meta.step}
     result["notes"] = list(dict.fromkeys(notes))
     experiment.feedback.warn_all(notes)
-    if fail_under is not None:
+    if (fail_under := experiment.options["fail_under"]) is not None:
         result["gate"] = {"fail_under": fail_under, "passed": value >= fail_under}
     return result
 

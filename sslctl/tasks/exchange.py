@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import SpecError
+from . import options as opt
 from .feedback import Feedback, Notes
-from .options import EncoderArgument, Force, Option, one_of
+from .options import Option, one_of
 
 if TYPE_CHECKING:
     from .results import Export, Import, Inspection
@@ -18,7 +19,7 @@ BRANCHES = ("auto", "online", "momentum")
 
 
 def export(
-    encoder: EncoderArgument,
+    encoder: opt.Encoder,
     out: Annotated[Path, Option("File or folder to write.")],
     *,
     format: Annotated[str, Option("timm, hf, torchvision, detectron2, onnx or pt2.")] = "timm",
@@ -29,7 +30,7 @@ def export(
         Sequence[str | Path] | None,
         Option("For the card: files with what knn, linear-eval or finetune --json printed.", type=list[Path] | None),
     ] = None,
-    force: Force = False,
+    force: opt.Force = False,
     notes: Notes | None = None,
 ) -> Export:
     """Write an encoder in another tool's format, with a card.
@@ -82,7 +83,7 @@ def import_weights(
     arch: Annotated[str | None, Option("timm's name, where the weights do not show it.")] = None,
     depth: Annotated[int | None, Option("Blocks of the ViT, where the file may hold only some.", min=1)] = None,
     heads: Annotated[int | None, Option("Heads of the ViT, which no shape shows.", min=1)] = None,
-    force: Force = False,
+    force: opt.Force = False,
     notes: Notes | None = None,
 ) -> Import:
     """Turn weights of another tool into a checkpoint, and compare its features with those of that tool.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
     from .results import Failed
@@ -34,6 +34,11 @@ class Feedback:
 
     progress: Progress | None = None
     notes: Notes | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Feedback:
+        """The functions that a task's options hold."""
+        return cls(options.get("progress"), options.get("notes"))
 
     def note(self, text: str, level: Level = "note") -> None:
         if self.notes is not None:

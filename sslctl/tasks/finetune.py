@@ -7,26 +7,12 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Unpack, cast
 
 from ..errors import DataError, SpecError
 from ..files import LOCK
-from .feedback import Feedback, Notes, Progress
-from .options import (
-    Device,
-    Download,
-    EncoderArgument,
-    FailUnder,
-    Force,
-    LabelledData,
-    Labels,
-    Option,
-    Precision,
-    Seed,
-    Targets,
-    ValData,
-    Workers,
-)
+from . import options as opt
+from .options import Option
 
 if TYPE_CHECKING:
     from ..data import Source
@@ -42,10 +28,9 @@ if TYPE_CHECKING:
 
 
 def finetune(
-    encoder: EncoderArgument,
-    data: LabelledData = None,
+    encoder: opt.Encoder,
+    data: opt.LabelledData = None,
     *,
-    val_data: ValData = None,
     from_scratch: Annotated[bool, Option("Start from random weights of the same architecture.")] = False,
     epochs: Annotated[float, Option("Length of the training.", min=0)] = 50,
     batch_size: Annotated[int, Option("Images in a step.", min=2)] = 128,
@@ -58,19 +43,12 @@ def finetune(
     smoothing: Annotated[float, Option("Label smoothing.", min=0, max=0.99)] = 0.0,
     mixup: Annotated[float, Option("Alpha of mixup; 0 for none.", min=0)] = 0.0,
     cutmix: Annotated[float, Option("Alpha of CutMix; 0 for none.", min=0)] = 0.0,
-    labels: Labels = None,
     draws: Annotated[int, Option("Random draws of --labels to average, with a training for each.", min=1, max=100)] = 1,
-    targets: Targets = None,
+    targets: opt.Targets = None,
     out: Annotated[Path | None, Option("Directory of the result.")] = None,
-    force: Force = False,
-    fail_under: FailUnder = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    workers: Workers = None,
-    download: Download = False,
-    progress: Progress | None = None,
-    notes: Notes | None = None,
+    force: opt.Force = False,
+    precision: opt.Precision = "auto",
+    **options: Unpack[opt.TrainingOptions],
 ) -> ClassScore | TargetsScore:
     """Train the whole network with labels and score its last weights; ``result.run`` is the directory of its files.
 
@@ -82,25 +60,15 @@ def finetune(
     from ..evaluate.finetune.goals import Classes, Columns
     from ..evaluate.finetune.training import Recipe
     from ..evaluate.label_subsets import Drawn
-    from .encoders import Machine, load
-    from .evaluation import check_draws, open_experiment, open_table
+    from .evaluation import open_experiment, open_table
 
-    check_draws(draws, labels)
+    words = {**options, "precision": precision, "batch_size": batch_size, "draws": draws}
+    o = opt.with_defaults(opt.EvaluationOptions, words)
     if targets is not None and smoothing:
         raise SpecError("--smoothing: only for classes, and --targets has none", "leave it out")
-    table = None if targets is None else open_table(targets, labels=labels)
-    feedback, machine = Feedback(progress, notes), Machine.choose(device, precision, workers, batch_size)
-    experiment = open_experiment(
-        load(encoder, notes=notes),
-        data,
-        val_data,
-        machine,
-        feedback,
-        seed=seed,
-        labels=labels,
-        download=download,
-        table=table,
-    )
+    table = None if targets is None else open_table(targets, o)
+    experiment = open_experiment(encoder, data, o, table=table)
+    seed, labels, feedback = o["seed"], o["labels"], experiment.feedback
     train = experiment.train
     goal: Goal = (
         Classes(len(train.classes), smoothing) if table is None else Columns.of(table, torch.as_tensor(train.labels))
@@ -118,7 +86,7 @@ def finetune(
     origin = "random weights" if from_scratch else str(experiment.encoder.path)
     sizes = f"{len(experiment.train)} training and {len(experiment.test)} test images"
     feedback.note(f"{sizes}, from {origin}, into {folder}")
-    return _train(experiment, drawn, recipe, goal, folder, start, fail_under)
+    return _train(experiment, drawn, recipe, goal, folder, start)
 
 
 def _directory(out: Path | None, force: bool, experiment: Experiment, recipe: Recipe, start: Start) -> Path:
@@ -145,7 +113,6 @@ def _train(
     goal: Goal,
     folder: Path,
     start: Start,
-    fail_under: float | None,
 ) -> ClassScore | TargetsScore:
     """Train in the locked ``folder`` on one draw after the other, write the files, and return the result."""
     from ..evaluate.finetune.training import Task, save
@@ -188,11 +155,9 @@ def _train(
             score = drawn.average(cast("list[Score]", scores))
         score = replace(score, protocol=dict(score.protocol) | start)
         result = (
-            targets_score("finetune", experiment, cast("TargetScore", score), fail_under, run=str(folder))
+            targets_score("finetune", experiment, cast("TargetScore", score), run=str(folder))
             if goal.key == "value"
-            else class_score(
-                "finetune", experiment, [cast("Score", score)], {}, None, fail_under=fail_under, run=str(folder)
-            )
+            else class_score("finetune", experiment, [cast("Score", score)], {}, None, run=str(folder))
         )
         own = DataFacts(name=train.name, fingerprint=train.fingerprint(), images=len(train))
         protocol = result.protocol.model_dump(mode="json")

@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 from ..errors import SpecError
-from .feedback import Feedback, Notes, Progress
-from .options import (
-    Baselines,
-    BatchSize,
-    Confusion,
-    Device,
-    Download,
-    Draws,
-    EncoderArgument,
-    FailUnder,
-    LabelledData,
-    Labels,
-    NoCache,
-    Option,
-    PerClass,
-    Precision,
-    Seed,
-    Targets,
-    ValData,
-    Workers,
-)
+from . import options as opt
+from .options import Option
 
 if TYPE_CHECKING:
     from ..data import Source
@@ -38,31 +19,16 @@ if TYPE_CHECKING:
 
 
 def linear_eval(
-    encoder: EncoderArgument,
-    data: LabelledData = None,
+    encoder: opt.Encoder,
+    data: opt.LabelledData = None,
     *,
-    val_data: ValData = None,
     protocol: Annotated[
         str, Option("lbfgs, or a paper's: dinov2, moco, simclr, dino, swav, simsiam, barlow.")
     ] = "lbfgs",
     epochs: Annotated[float | None, Option("Length of a paper's protocol, if not its own.", min=0.001)] = None,
-    targets: Targets = None,
+    targets: opt.Targets = None,
     seeds: Annotated[int, Option("Evaluations to average, from --seed on.", min=1, max=100)] = 1,
-    labels: Labels = None,
-    draws: Draws = None,
-    baselines: Baselines = False,
-    per_class: PerClass = False,
-    confusion: Confusion = False,
-    fail_under: FailUnder = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    batch_size: BatchSize = 256,
-    no_cache: NoCache = False,
-    download: Download = False,
-    progress: Progress | None = None,
-    notes: Notes | None = None,
+    **options: Unpack[opt.EvaluationOptions],
 ) -> ClassScore | TargetsScore:
     """Score an encoder by a linear classifier: by L-BFGS on frozen features, or by a paper's protocol.
 
@@ -73,70 +39,41 @@ def linear_eval(
     from ..evaluate.linear.protocols import find_protocol
     from ..evaluate.linear.targets import linear_targets
     from ..evaluate.repeats import over_seeds
-    from .encoders import Machine, load
-    from .evaluation import check_draws, class_score, open_experiment, open_table, targets_score, unreadable
+    from .evaluation import class_score, open_experiment, open_table, targets_score, unreadable
 
+    o = opt.with_defaults(opt.EvaluationOptions, options)
     by_paper = protocol != "lbfgs"
     if targets is not None and (by_paper or epochs or seeds > 1):
         raise SpecError("--targets are predicted by L-BFGS or ridge regression, once", "leave out other options")
-    if by_paper and baselines:
+    if by_paper and o["baselines"]:
         raise SpecError("--baselines goes with --protocol lbfgs", "leave it out, or score random:ARCH by itself")
     if not by_paper and epochs is not None:
         raise SpecError("--epochs: L-BFGS has none", "leave it out, or give a --protocol")
     paper = find_protocol(protocol, epochs) if by_paper else None
-    check_draws(draws, labels)
-    table = None
-    if targets is not None:
-        table = open_table(
-            targets, labels=labels, draws=draws, baselines=baselines, per_class=per_class, confusion=confusion
-        )
-    feedback, machine = Feedback(progress, notes), Machine.choose(device, precision, workers, batch_size)
-    experiment = open_experiment(
-        load(encoder, notes=notes),
-        data,
-        val_data,
-        machine,
-        feedback,
-        seed=seed,
-        labels=labels,
-        download=download,
-        table=table,
-        store=not no_cache,
-    )
+    table = None if targets is None else open_table(targets, o)
+    experiment = open_experiment(encoder, data, o, table=table)
     if table is not None:
-        score = linear_targets(*experiment.features(), table, seed=seed)
-        return targets_score("linear-eval", experiment, score, fail_under)
+        return targets_score("linear-eval", experiment, linear_targets(*experiment.features(), table, seed=o["seed"]))
+    if paper is not None:
+        score, test = _by_protocol(experiment, paper, seeds)
+        return class_score("linear-eval", experiment, [score], {}, test, skipped=unreadable(test, test))
 
     def evaluate(train: Features, test: Features) -> list[Score]:
-        return [over_seeds(lambda seed: linear(train, test, seed=seed), seed, seeds)]
+        return [over_seeds(lambda seed: linear(train, test, seed=seed), o["seed"], seeds)]
 
-    if paper is None:
-        scores, beside, (train, test) = experiment.score(evaluate, baselines, draws)
-        skipped = unreadable(train, test)
-    else:
-        one, test = _by_protocol(experiment, paper, seeds, draws)
-        scores, beside, skipped = [one], {}, unreadable(test, test)
-    return class_score(
-        "linear-eval",
-        experiment,
-        scores,
-        beside,
-        test,
-        skipped=skipped,
-        with_classes=per_class,
-        with_confusion=confusion,
-        fail_under=fail_under,
-    )
+    scores, beside, (train, test) = experiment.score(evaluate)
+    return class_score("linear-eval", experiment, scores, beside, test, skipped=unreadable(train, test))
 
 
-def _by_protocol(e: Experiment, protocol: Protocol, seeds: int, draws: int | None) -> tuple[Score, Features]:
+def _by_protocol(e: Experiment, protocol: Protocol, seeds: int) -> tuple[Score, Features]:
     """The score by a paper's ``protocol``, and the features of the test images."""
     from ..evaluate.finetune.training import Task
     from ..evaluate.label_subsets import Drawn
     from ..evaluate.linear.protocols import evaluate
     from ..evaluate.repeats import over_seeds
 
-    drawn = Drawn.of(e.train, e.labels, e.seed, draws or 1)
+    seed = e.options["seed"]
+    drawn = Drawn.of(e.train, e.labels, seed, e.options["draws"] or 1)
     label = f"{protocol.name} ({protocol.source}): {protocol.epochs:g} epochs over {len(drawn.parts[0])} images"
     e.feedback.note(label)
     tested: list[Features] = []
@@ -150,4 +87,4 @@ def _by_protocol(e: Experiment, protocol: Protocol, seeds: int, draws: int | Non
         e.feedback.note(f"learning rate {p['lr']:g}, {p['reads']}{chosen}")
         return score
 
-    return drawn.average([over_seeds(partial(once, part), e.seed, seeds) for part in drawn.parts]), tested[0]
+    return drawn.average([over_seeds(partial(once, part), seed, seeds) for part in drawn.parts]), tested[0]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
-from .feedback import Feedback, Notes, Progress
-from .options import Device, EncoderArgument, ImagesArgument, Option, Size
+from . import options as opt
+from .feedback import Feedback
+from .options import Option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,7 @@ OWN, RANDOM, SHARP, CENTRE = "this encoder", "random weights", "random, as sharp
 
 
 def attn_map(
-    encoder: EncoderArgument,
+    encoder: opt.Encoder,
     images: Annotated[str | Path, Option("An image, a video, or what --data takes.", metavar="IMAGES", type=str)],
     *,
     out: Annotated[Path | None, Option("Folder for the pictures: maps, or none with --masks.")] = None,
@@ -33,15 +34,14 @@ def attn_map(
     ] = "auto",
     block: Annotated[int, Option("Which block's attention; -1 is the last.")] = -1,
     threshold: Annotated[float, Option("Share of the mass that a mask keeps.", min=0, max=1)] = 0.6,
-    size: Size = None,
+    size: opt.Size = None,
     pictures: Annotated[
         str | Sequence[str], Option("Which to write, of heads, masks, mean, union, overlay, sheet.", type=str)
     ] = "heads,masks,mean,union,overlay,sheet",
     npy: Annotated[bool, Option("Write the numbers too: maps x rows x columns, as .npy.")] = False,
     masks: Annotated[Path | None, Option("Folder of true masks named as the images: score the maps by them.")] = None,
-    device: Device = "auto",
-    progress: Progress | None = None,
-    notes: Notes | None = None,
+    device: opt.Device = "auto",
+    **listeners: Unpack[opt.Listeners],
 ) -> AttentionMaps:
     """Paint what a network looks at in images or a video; with ``masks``, score how well that finds the objects.
 
@@ -55,9 +55,9 @@ def attn_map(
     from .encoders import load, open_images
     from .results import AttentionMaps
 
-    feedback = Feedback(progress, notes)
+    feedback = Feedback.of(opt.with_defaults(opt.Listeners, listeners))
     wanted = parse_pictures(pictures if isinstance(pictures, str) else ",".join(pictures))
-    model = load(encoder, notes=notes)
+    model = load(encoder, notes=feedback.notes)
     backbone, image = model.backbone.to(choose_device(device)), model.meta.image
     look = Look(choose_kind(backbone, kind), size or image.size, image.mean, image.std, block, threshold)
     result: dict[str, Any] = {"arch": model.arch, "kind": look.kind, "block": block}
@@ -118,15 +118,14 @@ def _score(
 
 
 def pca(
-    encoder: EncoderArgument,
-    images: ImagesArgument,
+    encoder: opt.Encoder,
+    images: opt.Images,
     *,
     out: Annotated[Path, Option("Folder for the pictures.")] = Path("pca"),
     whole: Annotated[bool, Option("Paint every patch; treat none as background.")] = False,
-    size: Size = None,
-    device: Device = "auto",
-    progress: Progress | None = None,
-    notes: Notes | None = None,
+    size: opt.Size = None,
+    device: opt.Device = "auto",
+    **listeners: Unpack[opt.Listeners],
 ) -> PatchColours:
     """Paint the patch features of images in colours that all images share, by principal components.
 
@@ -137,8 +136,8 @@ def pca(
     from .encoders import load, open_images
     from .results import Explained, Failed, Painted, PatchColours
 
-    feedback, out = Feedback(progress, notes), Path(out)
-    model = load(encoder, notes=notes)
+    feedback, out = Feedback.of(opt.with_defaults(opt.Listeners, listeners)), Path(out)
+    model = load(encoder, notes=feedback.notes)
     backbone, image = model.backbone.to(choose_device(device)), model.meta.image
     source, area = open_images(images), size or image.size
     label = f"patch features of {model.arch} over {len(source)} images, into {out}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast, get_args, get_type_hints
 
 from ..errors import SpecError, closest
+from .feedback import Notes, Progress
 
 if TYPE_CHECKING:
     from ..runs.encoder import LoadedEncoder
@@ -21,7 +22,7 @@ class Option:
 
     ``names``: the flags, where they are not the parameter's own name. ``metavar``: of a positional argument, which it
     makes the parameter. ``type``: that of the command line's words, or a function that parses one, where Python takes
-    more than a word can say.
+    more than a word can say. ``default``: in a group of options, which has no place for it.
     """
 
     help: str
@@ -30,6 +31,7 @@ class Option:
     type: Any = None
     min: float | None = None
     max: float | None = None
+    default: Any = None
 
 
 def numbers(option: str, given: str | N | Sequence[N], kind: type[N]) -> list[N]:
@@ -52,36 +54,93 @@ def one_of(option: str, value: str, known: Sequence[str], what: str = "choice") 
     raise SpecError(f"{option} '{value}': no such {what}{closest(value, list(known))}", f"{option} {listed}")
 
 
-EncoderArgument = Annotated[
+Encoder = Annotated[
     "str | Path | LoadedEncoder",
     Option("Run directory, checkpoint, weights of other tools, or timm:NAME.", metavar="RUN", type=Path),
 ]
-DataArgument = Annotated[str | Path, Option("Images, as --data takes them.", metavar="DATA", type=str)]
-ImagesArgument = Annotated[str | Path, Option("An image, or what --data takes.", metavar="IMAGES", type=str)]
-Data = Annotated[str | Path | None, Option("Images; by default those of the run.", type=str | None)]
-LabelledData = Annotated[str | Path | None, Option("Labelled images; by default those of the run.", type=str | None)]
-ValData = Annotated[str | Path | None, Option("Images to test on; by default a part of --data.", type=str | None)]
+Images = Annotated[str | Path, Option("An image, or what --data takes.", metavar="IMAGES", type=str)]
+Set = Annotated[str | Path, Option("Images, as --data takes them.", metavar="DATA", type=str)]
+Data = Annotated[str | Path | None, Option("Images; by default those of the run.", type=str)]
+LabelledData = Annotated[str | Path | None, Option("Labelled images; by default those of the run.", type=str)]
 Split = Annotated[str, Option("Part of a set that has several: train or val.")]
 Download = Annotated[bool, Option("Fetch a public set that is not there yet.")]
-Device = Annotated[str, Option("auto, cpu, cuda, cuda:N or mps.")]
-Precision = Annotated[str, Option("auto, fp32, bf16 or fp16.")]
+Device = Annotated[str, Option("auto, cpu, cuda, cuda:N or mps.", default="auto")]
+Precision = Annotated[str, Option("auto, fp32, bf16 or fp16.", default="fp32")]
 Workers = Annotated[int | None, Option("Loader processes; by default as many as the machine allows.")]
-BatchSize = Annotated[int, Option("Images in one forward pass.", min=1)]
-Seed = Annotated[int, Option("Seed of everything random.", min=0)]
+Seed = Annotated[int, Option("Seed of everything random.", min=0, default=0)]
 Size = Annotated[int | None, Option("Side in px of the area to resize to; by default as trained.", min=8, max=4096)]
 Force = Annotated[bool, Option("Replace what is there already.")]
-NoCache = Annotated[bool, Option("Compute features again, and do not store them beside the run.")]
-FailUnder = Annotated[
-    float | None, Option("Exit with code 7 if top-1 (with --targets, their score) is lower.", min=0, max=1)
-]
-Labels = Annotated[str | None, Option("Labels to use: a share (0.01), 10-per-class, or a file that lists images.")]
-Draws = Annotated[
-    int | None,
-    Option("Random draws of --labels to average; 5 by default, 1 with a paper's protocol.", min=1, max=1000),
-]
-Baselines = Annotated[bool, Option("Score raw pixels and random weights too.")]
-PerClass = Annotated[bool, Option("Report top-1 of each class, with its interval.")]
-Confusion = Annotated[bool, Option("Report which class is mistaken for which.")]
 Targets = Annotated[
     str | None, Option("CSV of image names and 0/1 labels or numbers: predict these instead of classes.")
 ]
+
+
+class Listeners(TypedDict, total=False):
+    """Functions that hear of a task's progress and its notes."""
+
+    progress: Progress | None
+    notes: Notes | None
+
+
+class MachineOptions(Listeners, total=False):
+    """How passes over images run."""
+
+    device: Device
+    precision: Precision  # fp32: a score should not depend on what the CPU can do
+    workers: Workers
+    batch_size: Annotated[int, Option("Images in one forward pass.", min=1, default=256)]
+
+
+class FeatureOptions(MachineOptions, total=False):
+    """How features are computed, or read where they are stored."""
+
+    no_cache: Annotated[bool, Option("Compute features again, and do not store them beside the run.")]
+
+
+class LabelOptions(TypedDict, total=False):
+    """Labelled images to score an encoder on."""
+
+    val_data: Annotated[str | Path | None, Option("Images to test on; by default a part of --data.", type=str)]
+    labels: Annotated[str | None, Option("Labels to use: a share (0.01), 10-per-class, or a file that lists images.")]
+    fail_under: Annotated[
+        float | None, Option("Exit with code 7 if top-1 (with --targets, their score) is lower.", min=0, max=1)
+    ]
+    seed: Seed
+    download: Download
+
+
+class TrainingOptions(LabelOptions, Listeners, total=False):
+    """Options of fine-tuning that evaluations have, too."""
+
+    device: Device
+    workers: Workers
+
+
+class EvaluationOptions(LabelOptions, FeatureOptions, total=False):
+    """Options of the evaluations of frozen features."""
+
+    draws: Annotated[
+        int | None,
+        Option("Random draws of --labels to average; 5 by default, 1 with a paper's protocol.", min=1, max=1000),
+    ]
+    baselines: Annotated[bool, Option("Score raw pixels and random weights too.")]
+    per_class: Annotated[bool, Option("Report top-1 of each class, with its interval.")]
+    confusion: Annotated[bool, Option("Report which class is mistaken for which.")]
+
+
+Group = TypeVar("Group", bound=Mapping[str, Any])
+
+
+def with_defaults(kind: type[Group], options: Mapping[str, Any]) -> Group:
+    """All options of ``kind``; those that are not in ``options`` with their defaults. SpecError for unknown ones."""
+    hints = get_type_hints(kind, include_extras=True)
+    if unknown := [name for name in options if name not in hints]:
+        raise SpecError(f"{unknown[0]}: no such option{closest(unknown[0], list(hints))}", f"known: {', '.join(hints)}")
+    return cast("Group", {name: default_of(hint) for name, hint in hints.items()} | dict(options))
+
+
+def default_of(annotation: Any) -> Any:
+    """The default of an annotated option: what it says, False for a flag, else None."""
+    kind, *options = get_args(annotation)
+    option = next((o for o in options if isinstance(o, Option)), None)
+    return None if option is None else False if kind is bool else option.default

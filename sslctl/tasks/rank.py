@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from ..errors import SpecError
-from .feedback import Feedback, Notes, Progress
-from .options import BatchSize, Data, Device, Download, NoCache, Option, Precision, Seed, Workers, one_of
+from . import options as opt
+from .feedback import Feedback
+from .options import Option, one_of
 
 if TYPE_CHECKING:
     from ..data import Source
@@ -27,21 +28,15 @@ def rank(
         Sequence[str | Path] | str | Path,
         Option("Runs, checkpoints, or folders of checkpoints.", metavar="RUN...", type=list[Path]),
     ],
-    data: Data = None,
+    data: opt.Data = None,
     *,
     labelled: Annotated[str | None, Option("Labelled images: how far does kNN on them agree?")] = None,
     by: Annotated[str, Option(f"What decides the order: {', '.join(MEASURES)}.")] = "rankme",
     images: Annotated[int, Option("Images to measure on, drawn with --seed.", min=8)] = 2048,
     views: Annotated[int, Option("Views of each image for LiDAR and alignment; 0: none.", min=0)] = 10,
-    seed: Seed = 0,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    batch_size: BatchSize = 256,
-    download: Download = False,
-    no_cache: NoCache = False,
-    progress: Progress | None = None,
-    notes: Notes | None = None,
+    seed: opt.Seed = 0,
+    download: opt.Download = False,
+    **options: Unpack[opt.FeatureOptions],
 ) -> Ranking:
     """Order encoders without labels, by RankMe, LiDAR, alpha-ReQ, NESum, alignment or uniformity of their features.
 
@@ -56,12 +51,13 @@ def rank(
     from .encoders import Machine
     from .results import RankAgreement, RankedEncoder, Ranking
 
-    feedback, machine = Feedback(progress, notes), Machine.choose(device, precision, workers, batch_size)
+    o = opt.with_defaults(opt.FeatureOptions, options)
+    feedback, machine = Feedback.of(o), Machine.of(o)
     given = [encoders] if isinstance(encoders, str | Path) else encoders
     paths, left_out = find_checkpoints([Path(path) for path in given])
     for line in left_out:
         feedback.warn(f"left out: {line}")
-    measuring = _Measuring(data, labelled, images, views, seed, download, not no_cache, machine, feedback)
+    measuring = _Measuring(data, labelled, images, views, seed, download, not o["no_cache"], machine, feedback)
     ranked = sorted((measuring.measure(path) for path in paths), key=lambda r: -r.goodness(by))
     caveats = _caveats(ranked, by, views, measuring.fingerprints)
     feedback.warn_all(caveats)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import SpecError, SslctlError
+from . import options as opt
 from .feedback import Feedback, Notes
-from .options import Device, Option
+from .options import Option
 
 if TYPE_CHECKING:
     from .results import Comparison, Report
@@ -22,7 +23,7 @@ def report(
     runs: Runs,
     *,
     out: Annotated[Path | None, Option("The page; by default RUN/report.html, or compare.html.")] = None,
-    device: Device = "auto",
+    device: opt.Device = "auto",
     notes: Notes | None = None,
 ) -> Report:
     """Write the report of a run, or of several side by side: one HTML file that opens without a network.

@@ -96,9 +96,6 @@ class Protocol(Part):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    arch: str | None = None
-    size: int | None = says("side of the images in px", default=None)
-    precision: str | None = None
     k: int | None = None
     temperature: float | None = None
     leave_one_out: bool | None = None
@@ -108,6 +105,9 @@ class Protocol(Part):
     draws: int | None = says("draws of labels that were averaged", default=None)
     seeds: int | None = says("seeds that were averaged", default=None)
     spread: float | None = says("standard deviation of top-1 over draws or seeds", default=None)
+    arch: str | None = None
+    size: int | None = says("side of the images in px", default=None)
+    precision: str | None = None
 
 
 class Retrieval(Part):

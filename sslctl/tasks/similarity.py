@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Unpack
 
-from .feedback import Feedback, Notes, Progress
-from .options import (
-    BatchSize,
-    DataArgument,
-    Device,
-    EncoderArgument,
-    NoCache,
-    Option,
-    Precision,
-    Seed,
-    Workers,
-    one_of,
-)
+from . import options as opt
+from .feedback import Feedback
+from .options import Option, one_of
 
 if TYPE_CHECKING:
     from .results import Neighbours, Projection
 
 
 def neighbours(
-    encoder: EncoderArgument,
-    data: DataArgument,
+    encoder: opt.Encoder,
+    data: opt.Set,
     *,
     out: Annotated[Path, Option("Picture to write, a PNG.")] = Path("neighbours.png"),
     queries: Annotated[
@@ -33,13 +23,7 @@ def neighbours(
     ] = None,
     rows: Annotated[int, Option("Queries, evenly spaced over their set.", min=1, max=100)] = 8,
     k: Annotated[int, Option("Neighbours of each.", min=1, max=100)] = 8,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    batch_size: BatchSize = 256,
-    no_cache: NoCache = False,
-    progress: Progress | None = None,
-    notes: Notes | None = None,
+    **options: Unpack[opt.FeatureOptions],
 ) -> Neighbours:
     """Draw images and their nearest neighbours by cosine similarity.
 
@@ -51,11 +35,12 @@ def neighbours(
     from .encoders import Machine, failed_of, features_of, load, open_images
     from .results import Neighbours, Query
 
-    feedback, machine = Feedback(progress, notes), Machine.choose(device, precision, workers, batch_size)
-    model = load(encoder, notes=notes)
+    o = opt.with_defaults(opt.FeatureOptions, options)
+    feedback, machine = Feedback.of(o), Machine.of(o)
+    model = load(encoder, notes=feedback.notes)
     source = open_images(data)
     others = source if queries is None else open_images(queries)
-    parts = [features_of(model, source, machine, feedback, store=not no_cache)]
+    parts = [features_of(model, source, machine, feedback, store=not o["no_cache"])]
     if others is not source:
         parts.append(features_of(model, others, machine, feedback, store=False))
     looked_in, asked, sources = parts[0], parts[-1], (source, others)
@@ -76,20 +61,14 @@ def neighbours(
 
 
 def projection(
-    encoder: EncoderArgument,
-    data: DataArgument,
+    encoder: opt.Encoder,
+    data: opt.Set,
     *,
     out: Annotated[Path, Option("Page to write, HTML.")] = Path("projection.html"),
     by: Annotated[str, Option("pca, or umap (pip install 'sslctl[umap]').")] = "pca",
     most: Annotated[int, Option("Images on the page, evenly spaced over the set.", min=3, max=20000)] = 2000,
-    seed: Seed = 0,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    batch_size: BatchSize = 256,
-    no_cache: NoCache = False,
-    progress: Progress | None = None,
-    notes: Notes | None = None,
+    seed: opt.Seed = 0,
+    **options: Unpack[opt.FeatureOptions],
 ) -> Projection:
     """Lay the embeddings of images out in the plane, as a page with thumbnails that needs no network.
 
@@ -103,10 +82,11 @@ def projection(
     from .encoders import Machine, failed_of, features_of, load, open_images
     from .results import Projection
 
-    feedback, machine = Feedback(progress, notes), Machine.choose(device, precision, workers, batch_size)
-    model = load(encoder, notes=notes)
+    o = opt.with_defaults(opt.FeatureOptions, options)
+    feedback, machine = Feedback.of(o), Machine.of(o)
+    model = load(encoder, notes=feedback.notes)
     source = some(open_images(data), most)
-    features = features_of(model, source, machine, feedback, store=not no_cache)
+    features = features_of(model, source, machine, feedback, store=not o["no_cache"])
     places, about = flatten(features.x, by, seed)
     title = f"{source.name}, as {model.arch} sees it"
     page = write_page(features, places, source, title, about, feedback.counter("thumbnails"))

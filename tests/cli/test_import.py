@@ -20,7 +20,7 @@ from torchvision.models.resnet import BasicBlock
 from sslctl.errors import CheckpointError
 from sslctl.exchange.imports import parity as import_parity
 from sslctl.exchange.open_encoder import open_encoder
-from sslctl.runs import checkpoint
+from sslctl.runs.encoder import load_encoder
 
 from .calling import call, pretrain, result, write_images
 
@@ -61,7 +61,7 @@ def test_an_import_says_what_it_took_and_what_it_left(imported: dict[str, Any], 
     assert parity["images"] == 16 and parity["relative"] <= parity["tolerance"] == 1e-5 and parity["cosine"] > 0.99999
     again = call("import", moco, "--out", moco.parent / "moco.safetensors")
     assert again.exit_code == 2 and "is there already" in again.stderr
-    loaded = checkpoint.load_encoder(moco.parent / "moco.safetensors")
+    loaded = load_encoder(moco.parent / "moco.safetensors")
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         features = nn.Sequential(*list(net.children())[:-1])(x).flatten(1)
@@ -191,8 +191,8 @@ def test_inspect_knows_runs_checkpoints_weights_and_images(
     assert foreign["tensors"]["state_dict.queue"] == [[4, 8], "float32"]
     own = result("inspect", imported["out"])
     assert own["imported"]["title"] == "MoCo v1" and own["sha256"] == foreign["sha256"] == imported["sha256"]
-    assert result("inspect", images) | {"bytes": 0} == {
-        "kind": "images", "images": 20, "classes": 2, "path": str(images), "files": 20, "bytes": 0
+    assert result("inspect", images) | {"bytes": 0, "sslctl": "0"} == {
+        "kind": "images", "images": 20, "classes": 2, "path": str(images), "files": 20, "bytes": 0, "schema": 1, "sslctl": "0"
     }  # fmt: skip
     torch.save({"linear.weight": torch.ones(3, 4)}, tmp_path / "linear.pth")
     head = result("inspect", tmp_path / "linear.pth")

@@ -18,13 +18,13 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    stream = Terminal()
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(sys, "stderr", stream)
     set_verbosity(quiet=False, verbose=False)
-    return sys.stderr  # type: ignore[return-value]
+    return stream
 
 
 def trained(health: str = "learning · rank 87/128") -> None:
@@ -41,19 +41,20 @@ def test_a_sparkline_has_the_shape_of_its_values() -> None:
     assert sparkline([float(100 - i) for i in range(100)], width=4) == "█▆▃▁"
 
 
-def test_a_terminal_shows_the_loss_and_the_health(terminal: io.StringIO) -> None:
+def test_a_terminal_shows_the_loss_and_the_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = terminal(monkeypatch)
     trained()
-    assert "loss █▇▆▅▅▄▃▂▁ 1.0000" in terminal.getvalue()
-    assert "\x1b[32mlearning · rank 87/128\x1b[0m" in terminal.getvalue()  # green
+    assert "loss █▇▆▅▅▄▃▂▁ 1.0000" in stream.getvalue()
+    assert "\x1b[32mlearning · rank 87/128\x1b[0m" in stream.getvalue()  # green
     trained("collapsed · rank 1/128")
-    assert "\x1b[1;31mcollapsed" in terminal.getvalue()
+    assert "\x1b[1;31mcollapsed" in stream.getvalue()
 
 
-def test_a_pass_over_images_has_a_labelled_bar_that_goes_away(terminal: io.StringIO) -> None:
-    display = Display()
+def test_a_pass_over_images_has_a_labelled_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, display = terminal(monkeypatch), Display()
     for done in (3, 10):
         display.count("features of 10 [bold]images", done, 10)
-    assert "features of 10 [bold]images" in terminal.getvalue() and "10/10" in terminal.getvalue()
+    assert "features of 10 [bold]images" in stream.getvalue() and "10/10" in stream.getvalue()
 
 
 @pytest.mark.parametrize("a_terminal", [True, False])
