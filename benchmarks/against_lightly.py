@@ -26,7 +26,7 @@ from torch import nn
 from sslctl.backbones import build_backbone
 from sslctl.engine.loop import Training, seed_step, take_step
 from sslctl.engine.optimizers import build_optimizer
-from sslctl.engine.setup import Surroundings, build, convolve_channels_last, image_size, open_surroundings
+from sslctl.engine.setup import RunInputs, build, image_size, open_inputs, use_channels_last
 from sslctl.evaluate.baselines import random_backbone
 from sslctl.evaluate.features.extract import extract
 from sslctl.evaluate.knn.vote import knn
@@ -38,12 +38,12 @@ from sslctl.schedule import Step
 from sslctl.views.evaluation import EvalTransform
 
 
-def with_lightly(t: Training, around: Surroundings) -> Training:
+def with_lightly(t: Training, inputs: RunInputs) -> Training:
     """``t`` with lightly's parts for its method, from the same first weights of the backbone."""
     torch.manual_seed(t.spec.run.seed)
-    backbone = build_backbone(t.spec.backbone, image_size(around.plan))
+    backbone = build_backbone(t.spec.backbone, image_size(inputs.plan))
     method = THEIRS[t.spec.method.name](t.method.params, backbone).to(t.device)
-    convolve_channels_last(method)
+    use_channels_last(method)
     return replace(t, method=method, model=method, optimizer=build_optimizer(t.spec.optim, method))
 
 
@@ -58,9 +58,9 @@ def train(t: Training) -> float:
     return statistics.mean(found[-t.per_epoch :])
 
 
-def scored(encoder: nn.Module, around: Surroundings, device: torch.device) -> Score:
-    transform = EvalTransform(image_size(around.plan), around.plan.mean, around.plan.std)
-    sets = [extract(encoder, source, transform, device=device) for source in (around.train, around.val)]
+def scored(encoder: nn.Module, inputs: RunInputs, device: torch.device) -> Score:
+    transform = EvalTransform(image_size(inputs.plan), inputs.plan.mean, inputs.plan.std)
+    sets = [extract(encoder, source, transform, device=device) for source in (inputs.train, inputs.val)]
     return knn(*sets, [20], [0.07])[0]
 
 
@@ -76,13 +76,13 @@ def measure(method: str, seed: int, given: argparse.Namespace) -> dict[str, Any]
             "method": {"name": method} | EQUAL.get(method, {}),
             "run": {"epochs": given.epochs, "batch_size": given.batch_size, "seed": seed, "threads": given.threads},
         }
-        around = open_surroundings(resolve(user, SMALL))
-        t = build(around)
-        random = random_backbone(t.spec.backbone, image_size(around.plan), seed).to(t.device)
-        found: dict[str, Any] = {"random": scored(random, around, t.device).top1, "spec": t.spec.dump()}
-        for name, side in (("ours", t), ("lightly", with_lightly(t, around))):
+        inputs = open_inputs(resolve(user, SMALL))
+        t = build(inputs)
+        random = random_backbone(t.spec.backbone, image_size(inputs.plan), seed).to(t.device)
+        found: dict[str, Any] = {"random": scored(random, inputs, t.device).top1, "spec": t.spec.dump()}
+        for name, side in (("ours", t), ("lightly", with_lightly(t, inputs))):
             loss = train(side)
-            score = scored(side.method.encoder(), around, t.device)
+            score = scored(side.method.encoder(), inputs, t.device)
             found |= {name: score.top1, f"{name}_loss": loss, "n_test": score.n_test}
         given.out.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(found))

@@ -18,11 +18,12 @@ import torch
 from safetensors import safe_open
 
 from sslctl.engine.loop import take_step
-from sslctl.engine.setup import build, open_surroundings
+from sslctl.engine.setup import build, open_inputs
 from sslctl.methods.resolve import resolve
 from sslctl.profiling.estimate import noise_views
 from sslctl.profiling.limit import race
 from sslctl.runs import checkpoint
+from sslctl.runs.encoder import load_encoder
 from sslctl.schedule import Step
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     given = parser.parse_args()
     spec = {"data": {"path": "demo"}, "method": {"name": "dino"}, "backbone": {"arch": given.arch}}
     spec |= {"views": {"multi_crop": "2x48"}, "run": {"batch_size": 2, "precision": "fp32", "device": "cpu"}}
-    t = build(open_surroundings(resolve(spec)))
+    t = build(open_inputs(resolve(spec)))
     take_step(t, noise_views(t, 2), Step(t.total // 2, t.total, t.per_epoch))  # so that the optimizer has its moments
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         ours, theirs = Path(folder) / "ours.safetensors", Path(folder) / "theirs.pth"
@@ -51,7 +52,7 @@ def main() -> None:
         found = race(
             {
                 "encoder's tensors": lambda: tensors_of_encoder(ours),
-                "encoder, built and filled": lambda: checkpoint.load_encoder(ours),
+                "encoder, built and filled": lambda: load_encoder(ours),
                 "torch.load": lambda: torch.load(theirs, map_location="cpu", weights_only=True),
                 "whole, verified": lambda: checkpoint.read(ours),
             },

@@ -29,9 +29,9 @@ from step import training
 
 from sslctl.data.loader import Batch
 from sslctl.engine.loop import take_step
-from sslctl.engine.training import Training
+from sslctl.engine.setup import Training
 from sslctl.profiling.estimate import noise_views
-from sslctl.profiling.limit import Bare, race, training_step
+from sslctl.profiling.limit import EncoderOnly, race, training_step
 from sslctl.schedule import Step
 
 Row = tuple[str, str, str, int, tuple[str, ...]]
@@ -69,7 +69,7 @@ def step(rows: dict[str, Row], compiled: str, rounds: int) -> None:
     for row in rows.values():
         t = open_row(row, compiled)
         batch, views = crops(t), noise_views(t, t.spec.run.batch_size)
-        contenders = {"ours": training_step(t, views), "bare": Bare(t, views).step}
+        contenders = {"ours": training_step(t, views), "bare": EncoderOnly(t, views).step}
         contenders["augment"] = lambda t=t, batch=batch: t.augment(batch, t.device)  # type: ignore[misc]
         begun = time.perf_counter()
         race({"ours": contenders["ours"]}, t.device, 0)

@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sslctl.engine.setup import build, open_surroundings
-from sslctl.engine.training import Training
+from sslctl.engine.setup import Training, build, open_inputs
 from sslctl.methods.resolve import resolve
 from sslctl.profiling.breakdown import time_loading
 from sslctl.profiling.estimate import estimate
@@ -47,7 +46,7 @@ def training(
         "views": {"multi_crop": crops},
         "run": {"batch_size": batch, "steps": 1000, "device": "cpu"},
     }
-    return build(open_surroundings(resolve(user)))
+    return build(open_inputs(resolve(user)))
 
 
 def row(*cells: object) -> None:
@@ -124,9 +123,9 @@ def from_start(folder: str) -> None:
             "backbone": {"arch": "resnet18"},
             "run": {"batch_size": 16, "steps": 100, "device": "cpu"},
         } | ({} if small else {"views": {"multi_crop": "2x96"}})
-        around = open_surroundings(resolve(spec))
+        inputs = open_inputs(resolve(spec))
         lap("data opened")
-        t = build(around)
+        t = build(inputs)
         lap("method, optimizer and loader built")
         estimate(t)
         lap("memory estimated")

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from sslctl.evaluate.features.extract import Features
 from sslctl.evaluate.knn.vote import knn
-from sslctl.runtime.device import quick_products
+from sslctl.runtime.device import fast_matmul
 
 KS = [20, 10, 100, 200]
 TEMPERATURE = 0.07
@@ -66,7 +66,7 @@ def contenders(s: Sets, dino: str | None) -> Iterator[tuple[str, Run]]:
     room = torch.empty(min(512, len(s.q)), len(s.x))
 
     def floor() -> None:
-        with quick_products(s.x):
+        with fast_matmul(s.x):
             for part in torch.split(s.q, len(room)):
                 torch.mm(part, s.x.T, out=room[: len(part)])
 

@@ -38,7 +38,7 @@ class Theirs(Method[Any]):
         raise NotImplementedError  # each method below has its own
 
     def groups(self) -> list[Group]:
-        return self.all_alike() if self.alike else self.split_by_axes()
+        return self.one_group()() if self.alike else self.split_by_axes()
 
 
 class WithTeacher(Theirs):

@@ -15,7 +15,7 @@ import sys
 from step import DINO, VIT, lightlys, training
 
 from sslctl.profiling.estimate import noise_views
-from sslctl.profiling.limit import Bare, training_step
+from sslctl.profiling.limit import EncoderOnly, training_step
 
 CONTENDERS = ("bare", "ours", "lightly")
 
@@ -43,7 +43,7 @@ def main() -> None:
     t = training("dino", VIT, given.crops, given.batch, (*DINO, *least), given.precision)
     views = noise_views(t, given.batch)
     if given.only == "bare":
-        run = Bare(t, views, grouped=True).step
+        run = EncoderOnly(t, views, grouped=True).step
     else:
         run = training_step(t, views) if given.only == "ours" else lightlys(t, views)
     del t

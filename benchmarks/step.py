@@ -22,12 +22,11 @@ from typing import Any
 import torch
 
 from sslctl.backbones import build_backbone
-from sslctl.engine.setup import build, open_surroundings
-from sslctl.engine.training import Training
+from sslctl.engine.setup import Training, build, open_inputs
 from sslctl.methods.base import Views
 from sslctl.methods.resolve import resolve
 from sslctl.profiling.estimate import noise_views
-from sslctl.profiling.limit import Bare, Run, race, training_step
+from sslctl.profiling.limit import EncoderOnly, Run, race, training_step
 from sslctl.schedule import Step
 from sslctl.spec.parsing import merge, parse_set
 
@@ -65,7 +64,7 @@ def training(method: str, arch: str, crops: str, batch: int, sets: Sequence[str]
         "views": {"multi_crop": crops},
         "run": {"batch_size": batch, "precision": precision},
     }
-    return build(open_surroundings(resolve(merge(*map(parse_set, sets), flags))))
+    return build(open_inputs(resolve(merge(*map(parse_set, sets), flags))))
 
 
 def lightlys(t: Training, views: Views) -> Run:
@@ -91,9 +90,9 @@ def lightlys(t: Training, views: Views) -> Run:
 def measure(row: tuple[str, str, str, int, Sequence[str]], precision: str, rounds: int, lightly: bool) -> str:
     t = training(*row, precision)
     views = noise_views(t, t.spec.run.batch_size)
-    contenders = {"ours": training_step(t, views), "grouped": Bare(t, views, grouped=True).step}
+    contenders = {"ours": training_step(t, views), "grouped": EncoderOnly(t, views, grouped=True).step}
     if not views.locals:
-        contenders["each"] = Bare(t, views, grouped=False).step
+        contenders["each"] = EncoderOnly(t, views, grouped=False).step
     if lightly:
         contenders["lightly"] = lightlys(t, views)
     clock = time.process_time if t.device.type == "cpu" else time.perf_counter

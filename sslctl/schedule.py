@@ -23,6 +23,11 @@ class Step:
         return self.index // self.per_epoch
 
     @property
+    def epochs_done(self) -> float:
+        """Epochs when this step is done, with their fraction, as logs have them."""
+        return round((self.index + 1) / self.per_epoch, 4)
+
+    @property
     def next(self) -> Step:
         return replace(self, index=self.index + 1)
 

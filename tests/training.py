@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sslctl.engine.setup import build, open_surroundings
-from sslctl.engine.training import Training
+from sslctl.engine.setup import Training, build, open_inputs
 from sslctl.errors import Exit
+from sslctl.methods import load_method
 from sslctl.methods.resolve import resolve
 from sslctl.runtime.stop import StopRequest
 from sslctl.spec.parsing import merge
@@ -52,7 +52,7 @@ def small_spec(path: Path | str, method: str = "simclr", optimizer: str = "adamw
     base = {
         "data": {"path": str(path), "workers": 0},
         "views": {"multi_crop": "2x32+2x16"},
-        "backbone": BACKBONE["vit" if method == "dino" else "cnn"],
+        "backbone": BACKBONE["vit" if method == "dino" or load_method(method).needs_vit else "cnn"],
         "method": {"name": method, **SMALL.get(method, {})},
         "optim": {"name": optimizer, "lr": LR[optimizer], "lr_scaling": "none", "warmup_epochs": 1},
         "run": {
@@ -69,14 +69,14 @@ def small_spec(path: Path | str, method: str = "simclr", optimizer: str = "adamw
 
 def training(user: dict[str, Any], weights_seed: int | None = None) -> Training:
     """What the engine needs for ``user``; with ``weights_seed`` the fresh weights are those of another seed."""
-    around = open_surroundings(resolve(user))
-    t = build(around)
+    inputs = open_inputs(resolve(user))
+    t = build(inputs)
     if weights_seed is None:
         return t
     other = build(
         replace(
-            around,
-            spec=around.spec.model_copy(update={"run": around.spec.run.model_copy(update={"seed": weights_seed})}),
+            inputs,
+            spec=inputs.spec.model_copy(update={"run": inputs.spec.run.model_copy(update={"seed": weights_seed})}),
         )
     )
     return replace(t, method=other.method, model=other.model, optimizer=other.optimizer)

@@ -1,19 +1,19 @@
-"""timm models as encoders: stems, positions, tokens, attention; no other place knows a backbone's insides."""
+"""timm models as encoders: one call, its features, positions, attention; nobody else knows a network's insides."""
 
-from .attention import attention, rollout
-from .backbone import Backbone, dino_positions
-from .build import build_backbone, hollow_backbone, without_drop_path
-from .feature_map import activation, feature_map, own_grad_cam
+from .attention import activation, attention, own_grad_cam, rollout
+from .backbone import Backbone, Features, pooled
+from .build import build_backbone, hollow_backbone, is_vit_arch, without_drop_path
 
 __all__ = [
     "Backbone",
+    "Features",
     "activation",
     "attention",
     "build_backbone",
+    "is_vit_arch",
     "hollow_backbone",
-    "dino_positions",
-    "feature_map",
     "own_grad_cam",
+    "pooled",
     "rollout",
     "without_drop_path",
 ]

@@ -14,9 +14,11 @@ from torch import nn
 
 from ..errors import SpecError, closest
 from ..spec.schema import BackboneSpec
-from .backbone import Backbone, Stem, no_encoder, no_multiple
+from .backbone import Backbone, Stem, not_a_multiple
+from .layout import not_an_encoder
 
 SMALL = 64  # px; below, a ResNet's stem would leave too little to look at
+VIT_MODULES = ["vision_transformer", "deit"]
 OURS = {"num_classes", "pretrained", "in_chans", "img_size", "dynamic_img_size", "drop_path_rate", "features_only"}
 
 
@@ -36,9 +38,14 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> Backbone:
         )
     if taken := sorted(OURS & spec.args.keys()):
         raise SpecError(f"backbone.args.{taken[0]}: set by sslctl itself", "leave it out")
-    if is_model_in_modules(spec.arch, ["vision_transformer", "deit"]):
+    if is_model_in_modules(spec.arch, VIT_MODULES):
         return _build_vit(spec, spec.native_size or image_size)
     return _build_cnn(spec, image_size)
+
+
+def is_vit_arch(arch: str) -> bool:
+    """Return whether timm's model ``arch`` is a ViT, as far as its name says."""
+    return arch in timm.list_models() and is_model_in_modules(arch, VIT_MODULES)
 
 
 def hollow_backbone(spec: BackboneSpec, image_size: int) -> Backbone:
@@ -68,7 +75,7 @@ def _build_vit(spec: BackboneSpec, image_size: int) -> Backbone:
     patch = spec.args.get("patch_size", int(in_name[1]) if in_name else None)
     if isinstance(patch, int) and patch > 0:
         if image_size % patch:
-            raise no_multiple(f"{spec.arch} at {image_size} px", image_size, patch)
+            raise not_a_multiple(f"{spec.arch} at {image_size} px", image_size, patch)
         if (n := image_size // patch) < 3:
             raise SpecError(
                 f"{spec.arch} cuts views of {image_size} px into only {n}x{n} patches of {patch} px",
@@ -77,7 +84,7 @@ def _build_vit(spec: BackboneSpec, image_size: int) -> Backbone:
     hollow = {"weight_init": "skip"} if torch.get_default_device().type == "meta" else {}  # nothing to draw into
     net = _create(spec, img_size=image_size, dynamic_img_size=True, **hollow)
     if type(net) is not VisionTransformer or type(net.patch_embed) is not PatchEmbed or net.pos_embed is None:
-        raise no_encoder(spec.arch, "it is no plain ViT")
+        raise not_an_encoder(spec.arch, "it is no plain ViT")
     net.reset_classifier(0, "token" if net.has_class_token else "avg")
     if spec.norm_eps is not None:
         for module in net.modules():
@@ -93,7 +100,7 @@ def _build_vit(spec: BackboneSpec, image_size: int) -> Backbone:
 def _build_cnn(spec: BackboneSpec, image_size: int) -> Backbone:
     cfg = get_pretrained_cfg(spec.arch)
     if cfg is not None and cfg.fixed_input_size:
-        raise no_encoder(spec.arch, "it takes images of one size only")
+        raise not_an_encoder(spec.arch, "it takes images of one size only")
     if spec.position != "timm":
         raise SpecError(f"backbone.position {spec.position}: {spec.arch} has no positions", "leave it at timm")
     if spec.grad_checkpointing:  # its batch norms would count every batch twice

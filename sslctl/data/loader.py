@@ -6,7 +6,8 @@ import contextlib
 import signal
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,15 +24,16 @@ GRACE = 2.0
 """Seconds that workers have to end by themselves."""
 
 
-class Batch(NamedTuple):
-    """One step's part of this process. ``crops`` or ``images`` is filled, never both."""
+@dataclass(frozen=True)
+class Batch:
+    """One step's images on this process: ``crops`` of each view, or whole ``images``, never both."""
 
-    index: Tensor  # type: ignore[assignment]  # int64 (B,), position in the source as the order has it
+    index: Tensor  # int64 (B,), position in the source, in the run's order
     epoch: Tensor  # int64 (B,)
-    crops: list[Tensor]  # per view uint8 (B, 3, S, S); [] where images is given
-    images: Tensor | None  # uint8 (B, 3, H, W), strides channels-last: geometric part still to do
-    labels: Tensor | None  # int64 (B,), of the image really used
-    bad: list[tuple[int, str]]  # unreadable images met: (index, reason); the next readable one took their place
+    crops: list[Tensor] = field(default_factory=list)  # a view each, uint8 (B, 3, S, S)
+    images: Tensor | None = None  # uint8 (B, 3, H, W), strides channels-last: not yet cropped
+    labels: Tensor | None = None  # int64 (B,), of the images used
+    bad: list[tuple[int, str]] = field(default_factory=list)  # unreadable: (index, reason); the next one took its place
 
 
 class Loader:

@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training: the step waits for a copy of its numbers, not for the disk."""
+"""Checkpoints written in the background: the step waits for a copy of its numbers, not for the disk."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
-class Saver:
-    """Does one thing at a time in a thread, in the order given; an error is raised at the next call here.
+class BackgroundWriter:
+    """A thread that does one thing at a time, in the order of submission; an error is raised at the next call here.
 
-    As a context it ends with everything done, so that what leaves it, be it the end of the run or a stop, finds its
+    Closing it waits for everything submitted, so that whoever leaves, at the end of the run or at a stop, finds the
     checkpoint on disk.
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "saver")
+        self._thread = ThreadPoolExecutor(1, "background-writer")
         self._pending: Future[None] | None = None
 
     def submit(self, work: Callable[[], None]) -> None:
@@ -23,6 +23,7 @@ class Saver:
         self._pending = self._thread.submit(work)
 
     def wait(self) -> None:
+        """Wait for what is under way."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()

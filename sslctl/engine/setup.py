@@ -1,9 +1,8 @@
-"""The one place where a spec meets classes: data opened, method, optimizer and loader made."""
+"""From a spec to a training: opens the data, builds method, optimizer and loader."""
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..backbones import build_backbone
-from ..backbones.compiling import choose_compile, compile_backbones
+from ..backbones.compiling import Compiled, choose_compile, compile_backbones
 from ..data import open_pair
 from ..data.in_memory import in_batches
 from ..data.loader import Loader
@@ -24,27 +23,26 @@ from ..errors import DataError, SpecError
 from ..evaluate.online_probe import Probe, open_probe
 from ..layers.batch_norm import share_statistics
 from ..methods import load_method
-from ..methods.base import Facts, Method
+from ..methods.base import Context, Method
 from ..runs.meta import DataFacts, ImageSpec, Meta
 from ..runtime import distributed
-from ..runtime.device import choose_device, choose_dtype, choose_workers, settle
-from ..schedule import Schedule, constant, cosine
+from ..runtime.device import choose_device, choose_dtype, choose_workers, tune_for
+from ..schedule import Schedule, Step
 from ..spec.crops import CropPlan, Crops, parse_crops
+from ..spec.derived import lr_schedule, steps_per_epoch, total_steps, weight_decay_schedule
 from ..spec.parsing import check
-from ..spec.schema import OptimSpec, Spec
+from ..spec.schema import Spec
 from ..views.augment import Augment
 from ..views.evaluation import EvalTransform
 from ..views.recipe import ViewPlan, plan_views
 from .optimizers import build_optimizer
-from .training import Training
 
-SMALL_IMAGE = 64
-PAPER_SIZE = 224
+SMALL_IMAGE = 64  # px; below, the views shrink with the images
 
 
 @dataclass
-class Surroundings:
-    """What a spec points at: the opened data, and the views that fit it."""
+class RunInputs:
+    """The opened data of a spec, and the views that fit it."""
 
     spec: Spec  # with what was chosen from the data
     train: Source
@@ -53,8 +51,8 @@ class Surroundings:
     notes: list[str]
 
 
-def open_surroundings(spec: Spec) -> Surroundings:
-    """Open the data and choose from it what the spec leaves open: crop sizes for small images."""
+def open_inputs(spec: Spec) -> RunInputs:
+    """Open the data of ``spec``, and choose what the spec leaves open: crop sizes for small images."""
     train, val = open_pair(spec.data, spec.run.seed, labelled=False)
     recipe = load_method(spec.method.name).views
     notes = list(train.notes)
@@ -72,7 +70,7 @@ def open_surroundings(spec: Spec) -> Surroundings:
         elif side >= 2 * plan.resolution:
             faster = "--set data.decode=reduced reads JPEGs faster, `sslctl data pack` everything"
             notes.append(f"images have {side} px and views need {plan.resolution}: {faster}")
-    return Surroundings(spec, train, val, plan, notes)
+    return RunInputs(spec, train, val, plan, notes)
 
 
 def _typical_side(source: Source) -> int:
@@ -92,37 +90,63 @@ def image_size(plan: ViewPlan) -> int:
 
 
 def build_method(spec: Spec, plan: ViewPlan, images: int, classes: int = 0) -> Method[Any]:
-    """The method with its fresh weights, a function of the spec and its seed."""
+    """Return the method with fresh weights, a function of the spec and its seed."""
     torch.manual_seed(spec.run.seed)
     backbone = build_backbone(spec.backbone, image_size(plan))
     cls = load_method(spec.method.name)
     params = check(cls.Params, spec.method_params(), "method")
     make: Any = cls
-    facts = Facts(images, spec.run.batch_size, classes, len(plan.globals), len(plan.locals))
-    method: Method[Any] = make(params, backbone, facts)
+    total = total_steps(spec.run, images)
+    context = Context(images, spec.run.batch_size, classes, len(plan.globals), len(plan.locals), total)
+    method: Method[Any] = make(params, backbone, context)
     return method
 
 
-def build(around: Surroundings) -> Training:
-    """Everything that the loop needs.
+@dataclass
+class Training:
+    """Everything that the loop needs."""
+
+    spec: Spec
+    source: Source
+    method: Method[Any]
+    model: nn.Module  # the method, or what wraps it on several processes
+    optimizer: torch.optim.Optimizer
+    augment: Augment
+    loader: Callable[..., Loader]  # but for start_step
+    lr: Schedule
+    weight_decay: Schedule
+    device: torch.device
+    dtype: torch.dtype
+    compiled: Compiled
+    scaler: torch.amp.GradScaler
+    total: int
+    per_epoch: int
+    log_every: int
+    checkpoint_every: int
+    meta: Meta
+    probe: Callable[[Step], dict[str, float]] | None = None  # scores the encoder, and changes nothing
+    probe_every: int = 1
+
+
+def build(inputs: RunInputs) -> Training:
+    """Build what the loop needs.
 
     Raises SpecError, DataError or MachineError where the spec, the data and the machine do not go together.
     """
-    spec, plan, source = around.spec, around.plan, around.train
+    spec, plan, source = inputs.spec, inputs.plan, inputs.train
     if spec.run.threads is not None:
         torch.set_num_threads(spec.run.threads)
     device = choose_device(spec.run.device)
-    settle(device)
+    tune_for(device)
     dtype = choose_dtype(spec.run.precision, device)
-    refuse_batch(spec, len(source))
+    check_batch(spec, len(source))
     method = build_method(spec, plan, len(source), len(source.classes)).to(device)
-    if spec.run.channels_last if spec.run.channels_last is not None else method.student.backbone.kind == "cnn":
-        convolve_channels_last(method)
+    if spec.run.channels_last if spec.run.channels_last is not None else method.student.backbone.channels_last:
+        use_channels_last(method)
     if distributed.world_size() > 1 and method.shares_norm:
         share_statistics(method, device)
     augment = Augment(plan, spec.run.seed)
-    per_epoch = len(source) // spec.run.batch_size
-    total = spec.run.steps or max(1, round((spec.run.epochs or 100) * per_epoch))
+    per_epoch, total = steps_per_epoch(spec.run, len(source)), total_steps(spec.run, len(source))
     compiled = choose_compile(spec.run.compile, device, total)
     if compiled:
         compile_backbones(method, compiled)
@@ -130,10 +154,10 @@ def build(around: Surroundings) -> Training:
         spec=spec,
         source=source,
         method=method,
-        model=method if distributed.world_size() == 1 else in_step(method, device),
+        model=method if distributed.world_size() == 1 else data_parallel(method, device),
         optimizer=build_optimizer(spec.optim, method),
         augment=augment,
-        loader=load_by(around, augment, total, device),
+        loader=make_loader(inputs, augment, total, device),
         lr=lr_schedule(spec.optim, spec.run.batch_size),
         weight_decay=weight_decay_schedule(spec.optim),
         device=device,
@@ -144,15 +168,15 @@ def build(around: Surroundings) -> Training:
         per_epoch=per_epoch,
         log_every=spec.run.log_every or max(1, min(50, total // 100)),
         checkpoint_every=spec.run.checkpoint_every or max(per_epoch, 1),
-        meta=describe(around),
-        probe=build_probe(around, method, device),
+        meta=run_meta(inputs),
+        probe=build_probe(inputs, method, device),
         probe_every=spec.run.probe_every or max(per_epoch, 1),
     )
 
 
-def load_by(around: Surroundings, augment: Augment, total: int, device: torch.device) -> Callable[..., Loader]:
-    """Batches of the training images; what is left to say is ``start_step``."""
-    spec, source = around.spec, around.train
+def make_loader(inputs: RunInputs, augment: Augment, total: int, device: torch.device) -> Callable[..., Loader]:
+    """Return what makes the loader of the training images, once ``start_step`` is known."""
+    spec, source = inputs.spec, inputs.train
     return functools.partial(
         Loader,
         source,
@@ -169,64 +193,46 @@ def load_by(around: Surroundings, augment: Augment, total: int, device: torch.de
     )
 
 
-def convolve_channels_last(net: nn.Module) -> None:
+def use_channels_last(net: nn.Module) -> None:
+    """Store the weights of convolutions with channels last, which is faster on most devices."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
 
 
-def in_step(method: nn.Module, device: torch.device) -> nn.Module:
-    """``method`` whose gradients are the means over all processes."""
+def data_parallel(method: nn.Module, device: torch.device) -> nn.Module:
+    """Return ``method`` with gradients that are means over all processes."""
     return DistributedDataParallel(method, [device] if device.type == "cuda" else None, broadcast_buffers=False)
 
 
-def build_probe(around: Surroundings, method: Method[Any], device: torch.device) -> Probe | None:
-    """What scores the encoder while it trains, where the spec asks for it."""
-    run, plan = around.spec.run, around.plan
+def build_probe(inputs: RunInputs, method: Method[Any], device: torch.device) -> Probe | None:
+    """Return what scores the encoder while it trains; None where the spec does not ask for it."""
+    run, plan = inputs.spec.run, inputs.plan
     if run.probe_data is None:
         return None
     train, test = open_probe(run.probe_data, run.probe_images, run.seed)
     transform = EvalTransform(image_size(plan), plan.mean, plan.std)
-    return Probe(method.encoder(), train, test, transform, device, choose_workers(around.spec.data.workers))
+    return Probe(method.encoder(), train, test, transform, device, choose_workers(inputs.spec.data.workers))
 
 
-def describe(around: Surroundings) -> Meta:
-    """What a checkpoint says about its making and its use, beside the tensors."""
-    plan, source = around.plan, around.train
+def run_meta(inputs: RunInputs) -> Meta:
+    """Return what every checkpoint of the run says beside its tensors."""
+    plan, source = inputs.plan, inputs.train
     return Meta(
-        method=around.spec.method.name,
-        spec=around.spec.dump(),
+        method=inputs.spec.method.name,
+        spec=inputs.spec.dump(),
         image=ImageSpec(size=image_size(plan), mean=plan.mean, std=plan.std),
         data=DataFacts(name=source.name, fingerprint=source.fingerprint(), images=len(source)),
     )
 
 
-def refuse_batch(spec: Spec, images: int) -> None:
-    """SpecError or DataError where batches cannot be cut as the spec says."""
+def check_batch(spec: Spec, images: int) -> None:
+    """Raise SpecError or DataError where batches cannot be cut as the spec says."""
     size, parts = spec.run.batch_size, spec.optim.accumulate * distributed.world_size()
     if size % parts:
         raise SpecError(
-            f"run.batch_size {size} is no multiple of {parts} (optim.accumulate times processes)",
+            f"run.batch_size {size} is not a multiple of {parts} (optim.accumulate times processes)",
             f"--batch-size {max(parts, size // parts * parts)}",
         )
     if images < size:
         raise DataError(f"{images} images are fewer than a batch of {size}", f"--batch-size {max(2, images)}")
-
-
-def lr_schedule(optim: OptimSpec, batch_size: int) -> Schedule:
-    factor = {"linear": batch_size / 256, "sqrt": math.sqrt(batch_size / 256), "none": 1.0}[optim.lr_scaling]
-    return Schedule(
-        base=optim.lr * factor,
-        end=optim.lr_end,
-        shape=optim.schedule,
-        warmup_from=optim.warmup_from,
-        warmup_epochs=optim.warmup_epochs,
-        warmup_reaches=optim.warmup_reaches,
-        per_epoch=optim.per_epoch,
-        milestones=optim.milestones,
-    )
-
-
-def weight_decay_schedule(optim: OptimSpec) -> Schedule:
-    end = optim.weight_decay_end
-    return constant(optim.weight_decay) if end is None else cosine(optim.weight_decay, end)

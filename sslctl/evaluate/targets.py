@@ -174,8 +174,14 @@ def _precisions(told: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.n
             precision = hits.cumsum(1) / np.maximum(drawn.cumsum(1), 1)
             with np.errstate(invalid="ignore"):
                 columns.append((hits * precision).sum(1) / hits.sum(1))
-        found.append(np.nanmean(columns, axis=0))
+        found.append(_mean_of_known(np.array(columns)))
     return np.concatenate(found)
+
+
+def _mean_of_known(columns: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Mean over the rows that are numbers; NaN where none is: a resample may have no image of any label."""
+    known = np.isfinite(columns)
+    return np.where(known.any(0), np.where(known, columns, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
 
 
 def _determinations(told: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

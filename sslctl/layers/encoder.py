@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..backbones import Backbone
 from ..runtime import distributed
 from .batch_norm import NormsInGroups
 
@@ -14,13 +15,13 @@ from .batch_norm import NormsInGroups
 class Encoder(nn.Module):
     """A backbone and the head that training puts on it: (B, C, H, W) -> (B, D)."""
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.backbone(x))
+        out: Tensor = self.head(self.backbone(x).pooled)
         return out
 
 
@@ -34,7 +35,7 @@ def encode(net: Encoder, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     start = 0
     for end in range(1, len(views) + 1):
         if end == len(views) or views[end].shape != views[start].shape:
-            features.append(net.backbone(torch.cat(list(views[start:end]))))
+            features.append(net.backbone(torch.cat(list(views[start:end]))).pooled)
             start = end
     h = torch.cat(features)  # (V·B, D)
     z: Tensor = net.head(h)

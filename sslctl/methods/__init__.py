@@ -51,6 +51,10 @@ METHODS = {
 }
 
 
+FOREIGN_VIEWS = "simclr"
+"""The method whose views images get where an encoder comes from no run of ours."""
+
+
 def canonical(name: str) -> str:
     """The name in METHODS that is meant, whatever its case, hyphens and underscores; else ``name`` itself."""
     return {_bare(known): known for known in METHODS}.get(_bare(name), name)

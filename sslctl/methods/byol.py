@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,9 @@ from ..layers.heads import mlp
 from ..layers.losses import mean_cosines, mean_of_others
 from ..layers.teacher import EMA
 from ..schedule import Schedule, Step, cosine, within
+from ..spec.schema import Data
 from ..views.recipe import ViewRecipe, ViewSpec
-from .base import Facts, Method, Output, Params, Views
+from .base import Chance, Context, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -67,15 +68,15 @@ class BYOL(Method[BYOLParams]):
     views = ViewRecipe(
         "2x224", (_view(1.0, 0.0), _view(0.1, 0.2)), _view(0.5, 0.0).model_copy(update={"scale": (0.05, 0.14)})
     )
-    recipe: ClassVar[dict[str, Any]] = {
+    recipe: ClassVar[Data] = {
         "backbone": {"arch": "resnet50", "args": {"zero_init_last": False}},
         "optim": {"name": "lars", "lr": 0.2, "warmup_epochs": 10.0, "warmup_reaches": False, "weight_decay": 1.5e-6},
         "run": {"epochs": 1000.0},
     }
 
-    def __init__(self, params: BYOLParams, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: BYOLParams, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
-        facts.require_views(2)
+        context.require_views(2)
         self.student = Encoder(backbone, head(params, backbone.dim))
         self.predictor = head(params, params.out) if params.predictor else nn.Identity()
         self.teacher = EMA(self.student)
@@ -91,6 +92,35 @@ class BYOL(Method[BYOLParams]):
 
     def after_step(self, step: Step) -> None:
         self.teacher.update(self.student, self.params.momentum.at(step))
+
+    recipes = """
+        byol-r50-300ep:
+          linear: 72.5
+          method: {momentum: {base: 0.99}}
+          optim: {lr: 0.3, weight_decay: 1e-6}
+          run: {batch_size: 4096, epochs: 300}
+        byol-r50-1000ep: {linear: 74.3, knn: 64.8, run: {batch_size: 4096}}
+        byol-r50-gn-ws-1000ep:
+          linear: 73.9
+          method: {head_norm: group}
+          backbone: {arch: resnetv2_50x1_bit}
+          run: {batch_size: 4096}
+        # Without negatives only steps lead from what is easy to agree on to the rest: smaller batches, a teacher that
+        # looks back over five steps, and no solarization, which takes the contrast from what is half bright.
+        small:
+          method: {hidden: 256, out: 64, momentum: {base: 0.8}}
+          views: {solarize: 0}
+          run: {epochs: 30, batch_size: 64}
+    """
+    tiny: ClassVar[Data] = {"hidden": 16, "out": 8, "momentum": 0.9}
+
+    @classmethod
+    def chance(cls, params: BYOLParams, context: Context) -> Chance:
+        normal = (
+            "4 where predictions and targets are unrelated, 0 where equal; it falls fast and may rise again. Not a "
+            "score: near 0 together with a std near 0 it has collapsed"
+        )
+        return Chance(normal, 4.0, "4")
 
 
 def head(p: BYOLParams, width: int) -> nn.Sequential:

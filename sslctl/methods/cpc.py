@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +12,20 @@ from torch import Tensor, nn
 from ..errors import SpecError
 from ..layers.encoder import Encoder, encode
 from ..layers.losses import info_nce_below
+from ..runtime import distributed
+from ..runtime.device import send
+from ..runtime.seeding import generator
 from ..schedule import Step
+from ..spec.schema import Data, Spec
 from ..views.recipe import ViewRecipe, ViewSpec
-from .base import Facts, Method, Output, Params, Views
-from .patch_jitter import jitter_patches
+from .base import PRETEXT, Chance, Context, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
+
+
+CONTRAST = 0.6
+BRIGHTNESS = 1.5  # deviations of normalised pixels
 
 
 class CPCParams(Params):
@@ -54,7 +61,7 @@ class CPC(Method[CPCParams]):
 
     Params = CPCParams
     views = ViewRecipe("1x260", (_VIEW,), _VIEW)
-    recipe: ClassVar[dict[str, Any]] = {
+    recipe: ClassVar[Data] = {
         "backbone": {"arch": "resnet50_gn"},
         "optim": {
             "name": "adamw", "lr": 4e-4, "lr_scaling": "none", "schedule": "constant", "warmup_epochs": 0.0,
@@ -63,14 +70,14 @@ class CPC(Method[CPCParams]):
         "run": {"epochs": 200.0},
     }  # fmt: skip
 
-    def __init__(self, params: CPCParams, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: CPCParams, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
         if not params.first_step <= params.last_step < params.grid:
             steps = f"{params.first_step} to {params.last_step}"
             raise SpecError(f"method: steps {steps} do not fit a grid of {params.grid}", "lower steps or a finer grid")
         self.student = Encoder(backbone, nn.Linear(backbone.dim, params.out))
-        self.contexts = nn.ModuleList(Context(backbone.dim, params) for _ in range(params.directions))
-        self.multiple = getattr(backbone, "patch", 0) or 1
+        self.contexts = nn.ModuleList(ContextNetwork(backbone.dim, params) for _ in range(params.directions))
+        self.multiple = backbone.patch or 1
 
     def forward(self, views: Views, step: Step) -> Output:
         p = self.params
@@ -96,8 +103,50 @@ class CPC(Method[CPCParams]):
         starts = [round(i * (size - side) / (self.params.grid - 1)) for i in range(self.params.grid)]
         return [view[..., y : y + side, x : x + side] for y in starts for x in starts]
 
+    recipes = """
+        cpc-v1-grid:
+          method: {grid: 7, patch: 0.25, first_step: 1, last_step: 5, directions: 1}
+          views: {multi_crop: 1x256}
+          optim: {lr: 2e-4, betas: [0.9, 0.999], clip: 0}
+          run: {batch_size: 512}
+        # Patches overlap and are coloured one by one: else their position or the light of their image gives them away.
+        small:
+          method:
+            {grid: 2, patch: 0.67, first_step: 1, last_step: 1, hidden: 64, layers: 2, scale: 1, patch_jitter: 1}
+          views: {scale: [0.8, 1], grayscale: 0.8}
+          backbone: {args: {norm_layer: groupnorm1, zero_init_last: false}}
+          optim: {clip: 1}
+    """
+    tiny: ClassVar[Data] = {
+        "grid": 3,
+        "patch": 0.5,
+        "first_step": 1,
+        "last_step": 2,
+        "layers": 1,
+        "hidden": 8,
+        "out": 8,
+        "patch_jitter": 1,
+    }
 
-class Context(nn.Module):
+    @classmethod
+    def advice(cls, params: CPCParams, context: Context, spec: Spec) -> list[str]:
+        lines, arch = super().advice(params, context, spec), spec.backbone.arch
+        if arch.startswith("resnet") and "_gn" not in arch and "norm_layer" not in spec.backbone.args:
+            lines.append(
+                f"backbone.arch {arch}: its batch norm tells patches of an image by each other, which spares CPC the "
+                "learning; for example --set backbone.args.norm_layer=groupnorm"
+            )
+        return lines
+
+    compares_views = False
+    health_on_features = True
+
+    @classmethod
+    def chance(cls, params: CPCParams, context: Context) -> Chance:
+        return Chance(PRETEXT)
+
+
+class ContextNetwork(nn.Module):
     """The masked network and its predictions for each step: (B, rows, columns, D) -> (steps, B, rows, columns, out)."""
 
     def __init__(self, dim: int, p: CPCParams) -> None:
@@ -118,3 +167,25 @@ def row_and_above(dim: int, hidden: int) -> nn.Sequential:
     across, down = nn.Conv2d(hidden, hidden, (1, 3), padding=(0, 1)), nn.Conv2d(hidden, hidden, (2, 1))
     inner = [nn.Conv2d(dim, hidden, 1), nn.ReLU(), across, nn.ZeroPad2d((0, 0, 1, 0)), down, nn.ReLU()]
     return nn.Sequential(*inner, nn.Conv2d(hidden, dim, 1))
+
+
+def jitter_patches(patches: list[Tensor], strength: float, step: Step) -> list[Tensor]:
+    """Every one of the ``patches`` (B, C, S, S) of every image by itself: one of its channels stands for all of them,
+    its contrast is multiplied by 1 ± 0.6 ``strength`` and its brightness moved by ± 1.5 ``strength``, all uniform.
+
+    Of what CPC v2 does to patches (Hénaff et al. 2019, arXiv 1905.09272): the dropping of colours, in each patch by
+    itself, and of its colour transforms contrast and brightness. What is drawn depends on the step and on the image's
+    place in the batch of all processes.
+    """
+    world = distributed.world_size()
+    everyone = len(patches[0]) * world
+    u = torch.rand(everyone, len(patches), 3, generator=generator(step)).chunk(world)[distributed.rank()]
+    done = []
+    for x, draw in zip(patches, send(u, patches[0].device).unbind(1), strict=True):
+        channel = (draw[:, 0] * x.shape[1]).long()
+        grey = x[torch.arange(len(x), device=x.device), channel][:, None]  # (B, 1, S, S)
+        contrast, brightness = (strength * (2 * draw[:, 1:] - 1)).T[..., None, None, None]
+        mean = grey.mean((2, 3), keepdim=True)
+        grey = mean + (grey - mean) * (1 + CONTRAST * contrast) + BRIGHTNESS * brightness
+        done.append(grey.expand_as(x))
+    return done

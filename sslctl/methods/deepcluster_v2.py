@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import math
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,8 @@ from ..layers.precision import full_precision, unit
 from ..runtime import distributed
 from ..runtime.seeding import generator
 from ..schedule import Step
-from .base import Facts, Group, Method, Output, Params, Views
+from ..spec.schema import Data, Spec
+from .base import CLUSTERING, Chance, Context, Group, Method, Output, Params, Views
 from .swav import SwAV
 
 if TYPE_CHECKING:
@@ -54,16 +57,16 @@ class DeepClusterV2(Method[DeepClusterV2Params]):
     memory: Tensor
     assignments: Tensor
 
-    def __init__(self, params: DeepClusterV2Params, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: DeepClusterV2Params, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
-        if max(params.prototypes) > facts.images // facts.batch_size * facts.batch_size:
+        if max(params.prototypes) > context.images // context.batch_size * context.batch_size:
             raise SpecError(
-                f"method.prototypes {list(params.prototypes)}: more clusters than the {facts.images} images fill",
-                f"for example --set method.prototypes='[{max(2, facts.images // 20)}]'",
+                f"method.prototypes {list(params.prototypes)}: more clusters than the {context.images} images fill",
+                f"for example --set method.prototypes='[{max(2, context.images // 20)}]'",
             )
         self.student = Encoder(backbone, mlp(backbone.dim, params.hidden, params.out, bias=True))
-        self.register_buffer("memory", torch.zeros(facts.globals, facts.images, params.out))
-        self.register_buffer("assignments", torch.full((len(params.prototypes), facts.images), UNKNOWN))
+        self.register_buffer("memory", torch.zeros(context.globals, context.images, params.out))
+        self.register_buffer("assignments", torch.full((len(params.prototypes), context.images), UNKNOWN))
         for i, count in enumerate(params.prototypes):
             self.register_buffer(f"centroids{i}", torch.zeros(count, params.out))
         self.clustered: Step | None = None  # so that parts of one batch are treated alike
@@ -105,4 +108,32 @@ class DeepClusterV2(Method[DeepClusterV2Params]):
             self.zero_grad(set_to_none=True)
 
     def groups(self) -> list[Group]:
-        return self.all_alike()
+        return self.one_group()
+
+    recipes = """
+        deepcluster-v2-r50-400ep:
+          linear: 74.3
+          views: {multi_crop: 2x160+4x96}
+          optim: {lr: 4.8, lr_scaling: none, lr_end: 0.0048, warmup_epochs: 10, warmup_from: 0.3}
+          run: {batch_size: 4096, epochs: 400}
+        deepcluster-v2-r50-800ep:
+          linear: 75.2
+          optim: {lr: 4.8, lr_scaling: none, lr_end: 0.0048, warmup_epochs: 10, warmup_from: 0.3}
+          run: {batch_size: 4096, epochs: 800}
+        small:
+          method: {prototypes: [128], hidden: 256, out: 64}
+          views: {jitter_strength: 0.5, solarize: 0}
+    """
+    tiny: ClassVar[Data] = {"prototypes": [3, 2], "hidden": 16, "out": 8}
+
+    @classmethod
+    def chance(cls, params: DeepClusterV2Params, context: Context) -> Chance:
+        normal = f"zero in the first epoch, before there are clusters; then {CLUSTERING}"
+        return Chance(normal, fmean(map(math.log, params.prototypes)), "ln K")
+
+    @classmethod
+    def advice(cls, params: DeepClusterV2Params, context: Context, spec: Spec) -> list[str]:
+        lines = super().advice(params, context, spec)
+        if context.epochs <= 1:
+            lines.append("method deepcluster-v2: the first epoch only fills the memory, and there is no second")
+        return lines

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -12,7 +13,8 @@ from ..layers.losses import info_nce
 from ..layers.precision import unit
 from ..runtime.seeding import shuffle
 from ..schedule import Step
-from .base import Facts, Group, Method, Output, Params, Views
+from ..spec.schema import Data
+from .base import CONTRASTIVE, Chance, Context, Group, Method, Output, Params, Views
 from .moco import MoCo
 
 if TYPE_CHECKING:
@@ -43,12 +45,12 @@ class EndToEnd(Method[EndToEndParams]):
 
     shares_norm = False  # its groups are smaller than a process's batch
 
-    def __init__(self, params: EndToEndParams, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: EndToEndParams, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
-        facts.require_views(2)
+        context.require_views(2)
         head = mlp(*[backbone.dim] * params.head_layers, params.out, norm=None, bias=True)
         self.student = Encoder(backbone, head)
-        self.group = facts.batch_size // params.norm_groups
+        self.group = context.batch_size // params.norm_groups
 
     def forward(self, views: Views, step: Step) -> Output:
         q = unit(encode_in_groups(self.student, views.globals[:-1] + views.locals, self.group)[1])  # (V, B, D)
@@ -58,4 +60,14 @@ class EndToEnd(Method[EndToEndParams]):
         return Output(loss, {}, q[0].detach())
 
     def groups(self) -> list[Group]:
-        return self.all_alike()
+        return self.one_group()
+
+    recipes = """
+        small:
+          method: {out: 64, temperature: 0.2, head_layers: 2, norm_groups: 4}
+    """
+    tiny: ClassVar[Data] = {"out": 8, "norm_groups": 2}
+
+    @classmethod
+    def chance(cls, params: EndToEndParams, context: Context) -> Chance:
+        return Chance(CONTRASTIVE, math.log(context.batch_size), "ln B")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import math
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,9 @@ from ..layers.precision import full_precision, unit
 from ..runtime import distributed
 from ..runtime.seeding import generator
 from ..schedule import Step
+from ..spec.schema import Data
 from ..views.recipe import ViewRecipe
-from .base import Facts, Group, Method, Output, Params, Views
+from .base import Chance, Context, Group, Method, Output, Params, Views
 from .moco import MoCo
 
 if TYPE_CHECKING:
@@ -46,16 +48,16 @@ class InstDisc(Method[InstDiscParams]):
 
     Params = InstDiscParams
     views = ViewRecipe("1x224", MoCo.views.globals, MoCo.views.local)
-    recipe: ClassVar[dict[str, Any]] = MoCo.recipe
+    recipe: ClassVar[Data] = MoCo.recipe
 
     memory: Tensor
     normalizer: Tensor
 
-    def __init__(self, params: InstDiscParams, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: InstDiscParams, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
         self.student = Encoder(backbone, mlp(backbone.dim, params.out))
         limit = (3 / params.out) ** 0.5
-        self.register_buffer("memory", torch.empty(facts.images, params.out).uniform_(-limit, limit))
+        self.register_buffer("memory", torch.empty(context.images, params.out).uniform_(-limit, limit))
         self.register_buffer("normalizer", torch.zeros(()))
 
     def forward(self, views: Views, step: Step) -> Output:
@@ -94,4 +96,25 @@ class InstDisc(Method[InstDiscParams]):
         self.memory[index] = unit(old.lerp(z.to(old.dtype), 1 - self.params.memory_momentum))
 
     def groups(self) -> list[Group]:
-        return self.all_alike()
+        return self.one_group()
+
+    recipes = """
+        instdisc-r50-200ep: {linear: 54.0}
+        instdisc-cifar10-r18-200ep:
+          method: {temperature: 0.1}
+          views: {multi_crop: 1x32, flip: 0}
+          backbone: {arch: resnet18}
+          optim: {lr: 0.03, lr_scaling: none, weight_decay: 5e-4, milestones: [80, 120, 160]}
+          run: {batch_size: 128}
+        small:
+          method: {out: 64, temperature: 0.2, negatives: 0}
+          views: {solarize: 0}
+          run: {epochs: 30}
+    """
+    tiny: ClassVar[Data] = {"out": 8, "negatives": 5}
+
+    @classmethod
+    def chance(cls, params: InstDiscParams, context: Context) -> Chance:
+        normal = "falls as images are told apart; over the first epochs the memory is random, and little happens"
+        known = context.images and not params.negatives
+        return Chance(normal, math.log(context.images), "ln n") if known else Chance(normal)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import functools
+import itertools
+import math
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -16,9 +20,9 @@ from ..runtime import distributed
 from ..runtime.device import send
 from ..runtime.seeding import generator
 from ..schedule import Step
+from ..spec.schema import Data
 from ..views.recipe import ViewRecipe, ViewSpec
-from .base import Facts, Group, Method, Output, Params, Views
-from .permutations import distant_permutations
+from .base import PRETEXT, Chance, Context, Group, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -49,7 +53,7 @@ class Jigsaw(Method[JigsawParams]):
 
     Params = JigsawParams
     views = ViewRecipe("1x255", (_VIEW,), _VIEW)
-    recipe: ClassVar[dict[str, Any]] = {
+    recipe: ClassVar[Data] = {
         "backbone": {"arch": "resnet50", "args": {"zero_init_last": False}},
         "optim": {
             "name": "sgd", "lr": 0.1, "schedule": "step", "milestones": [30, 60, 90, 100], "warmup_epochs": 5.0,
@@ -60,14 +64,14 @@ class Jigsaw(Method[JigsawParams]):
 
     permutations: Tensor
 
-    def __init__(self, params: JigsawParams, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: JigsawParams, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
         head = nn.Sequential(nn.Linear(backbone.dim, params.embed), nn.BatchNorm1d(params.embed), nn.ReLU())
         self.student = Encoder(backbone, head)
         orders = distant_permutations(params.grid**2, params.permutations)
         self.classifier = nn.Linear(params.grid**2 * params.embed, len(orders))
         self.register_buffer("permutations", torch.from_numpy(orders.astype(np.int64)))
-        self.patch = getattr(backbone, "patch", 0)
+        self.patch = backbone.patch
 
     def forward(self, views: Views, step: Step) -> Output:
         g, n = len(views.globals), self.params.grid**2
@@ -111,4 +115,39 @@ class Jigsaw(Method[JigsawParams]):
         return list(tiles)
 
     def groups(self) -> list[Group]:
-        return self.all_alike()
+        return self.one_group()
+
+    recipes = """
+        jigsaw-r50-105ep: {linear: 48.6}
+        # The network is given whole images in the end, so tiles hold as much of one as they can.
+        small:
+          method: {grid: 2, permutations: 24, embed: 128, tile: 0.9}
+          views: {scale: [0.8, 1]}
+    """
+    tiny: ClassVar[Data] = {"grid": 2, "permutations": 6, "embed": 8}
+
+    compares_views = False
+    health_on_features = True
+
+    @classmethod
+    def chance(cls, params: JigsawParams, context: Context) -> Chance:
+        return Chance(PRETEXT, math.log(params.permutations), "ln permutations")
+
+
+@functools.cache
+def distant_permutations(items: int, count: int) -> NDArray[np.uint8]:
+    """``count`` orders of 0 … items - 1, far apart: (count, items), always the same.
+
+    The identity first, then greedily the order that differs from its nearest in the set at most places, in a tie from
+    all of them, in a tie the first one. SpecError where there are not that many.
+    """
+    flat = itertools.chain.from_iterable(itertools.permutations(range(items)))
+    every = np.fromiter(flat, np.uint8).reshape(-1, items)
+    if count > len(every):
+        raise SpecError(f"method.permutations {count}: {items} tiles have only {len(every)} orders", "fewer")
+    chosen, nearest, total = [0], np.full(len(every), items), np.zeros(len(every), np.int64)
+    while len(chosen) < count:
+        distance = (every != every[chosen[-1]]).sum(1)
+        nearest, total = np.minimum(nearest, distance), total + distance
+        chosen.append(int(np.argmax(nearest * (items * count + 1) + total)))
+    return every[chosen]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+import math
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -15,8 +16,9 @@ from ..layers.precision import unit
 from ..layers.teacher import EMA
 from ..runtime.seeding import shuffle
 from ..schedule import Schedule, Step, constant, within
+from ..spec.schema import Data
 from ..views.recipe import ViewRecipe, ViewSpec
-from .base import Facts, Group, Method, Output, Params, Views
+from .base import CONTRASTIVE, Chance, Context, Group, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -55,7 +57,7 @@ class MoCo(Method[MoCoParams]):
 
     Params = MoCoParams
     views = ViewRecipe("2x224", (_V1,), _V1.model_copy(update=_SMALL))
-    recipe: ClassVar[dict[str, Any]] = {
+    recipe: ClassVar[Data] = {
         "backbone": {"arch": "resnet50", "args": {"zero_init_last": False}},
         "optim": {
             "name": "sgd", "lr": 0.03, "schedule": "step", "milestones": [120, 160], "warmup_epochs": 0.0,
@@ -66,14 +68,14 @@ class MoCo(Method[MoCoParams]):
 
     shares_norm = False  # its groups are smaller than a process's batch
 
-    def __init__(self, params: MoCoParams, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: MoCoParams, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
-        facts.require_views(2)
+        context.require_views(2)
         head = mlp(*[backbone.dim] * params.head_layers, params.out, norm=None, bias=True)
         self.student = Encoder(backbone, head)
         self.teacher = EMA(self.student)
-        self.queue = Queue(min(params.queue, facts.images), params.out)
-        self.group = facts.batch_size // params.norm_groups
+        self.queue = Queue(min(params.queue, context.images), params.out)
+        self.group = context.batch_size // params.norm_groups
 
     def forward(self, views: Views, step: Step) -> Output:
         p = self.params
@@ -97,7 +99,20 @@ class MoCo(Method[MoCoParams]):
         self.teacher.update(self.student, self.params.momentum.at(step))
 
     def groups(self) -> list[Group]:
-        return self.all_alike()
+        return self.one_group()
+
+    recipes = """
+        moco-v1-r50-200ep: {linear: 60.6}
+        small:
+          method: {out: 64, temperature: 0.2, queue: 1024, momentum: 0.98, norm_groups: 4, symmetric: true}
+    """
+    tiny: ClassVar[Data] = {"out": 8, "queue": 18, "momentum": 0.9, "norm_groups": 2}
+
+    @classmethod
+    def chance(cls, params: MoCoParams, context: Context) -> Chance:
+        keys = min(params.queue, context.images or params.queue)
+        normal = f"{CONTRASTIVE}; may rise while the queue fills with real keys"
+        return Chance(normal, math.log(1 + keys), "ln(1 + queue)")
 
 
 class MoCoV2Params(MoCoParams):
@@ -112,8 +127,16 @@ class MoCoV2(MoCo):
 
     Params = MoCoV2Params
     views = ViewRecipe("2x224", (_V2,), _V2.model_copy(update=_SMALL))
-    recipe: ClassVar[dict[str, Any]] = {
+    recipe: ClassVar[Data] = {
         "backbone": MoCo.recipe["backbone"],
         "optim": {"name": "sgd", "lr": 0.03, "per_epoch": True, "warmup_epochs": 0.0, "weight_decay": 1e-4},
         "run": {"epochs": 200.0},
     }
+
+    recipes = """
+        moco-v2-r50-200ep: {linear: 67.5}
+        moco-v2-r50-800ep: {linear: 71.1, knn: 61.9, run: {epochs: 800}}
+        small:
+          method: {out: 64, queue: 1024, momentum: 0.98, norm_groups: 4, symmetric: true}
+    """
+    tiny: ClassVar[Data] = {"out": 8, "queue": 18, "momentum": 0.9, "norm_groups": 2}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+import math
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -15,8 +16,9 @@ from ..layers.losses import info_nce, mean_of_others
 from ..layers.precision import unit
 from ..layers.teacher import EMA
 from ..schedule import Schedule, Step, cosine, within
+from ..spec.schema import Data
 from ..views.recipe import ViewRecipe, ViewSpec
-from .base import Facts, Group, Method, Output, Params, Views
+from .base import CONTRASTIVE, Chance, Context, Group, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -57,17 +59,17 @@ class MoCoV3(Method[MoCoV3Params]):
     views = ViewRecipe(
         "2x224", (_view(1.0, 0.0), _view(0.1, 0.2)), _view(0.5, 0.0).model_copy(update={"scale": (0.05, 0.2)})
     )
-    recipe: ClassVar[dict[str, Any]] = {
+    recipe: ClassVar[Data] = {
         "backbone": {"arch": "resnet50"},
         "optim": {"name": "lars", "lr": 0.6, "warmup_epochs": 10.0, "warmup_reaches": False, "weight_decay": 1e-6},
         "run": {"epochs": 100.0},
     }
 
-    def __init__(self, params: MoCoV3Params, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: MoCoV3Params, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
-        facts.require_views(2)
-        if getattr(backbone, "kind", "cnn") == "vit":
-            begin_as_moco_v3(backbone.net, params.freeze_patches)
+        context.require_views(2)
+        if backbone.is_vit:
+            begin_as_moco_v3(backbone, params.freeze_patches)
         widths = [backbone.dim, *[params.hidden] * (params.head_layers - 1), params.out]
         self.student = Encoder(backbone, mlp(*widths, last_norm=True))
         last = params.predictor_norm
@@ -88,4 +90,36 @@ class MoCoV3(Method[MoCoV3Params]):
         self.teacher.update(self.student, self.params.momentum.at(step.next))
 
     def groups(self) -> list[Group]:
-        return self.all_alike() if self.params.decay_all else self.split_by_axes()
+        return self.one_group() if self.params.decay_all else self.split_by_axes()
+
+    recipes = """
+        moco-v3-r50-100ep: {linear: 68.9, run: {batch_size: 4096}}
+        moco-v3-r50-300ep: {linear: 72.8, optim: {lr: 0.3}, run: {batch_size: 4096, epochs: 300}}
+        moco-v3-r50-1000ep:
+          linear: 74.6
+          method: {momentum: {base: 0.996}}
+          optim: {lr: 0.3, weight_decay: 1.5e-6}
+          run: {batch_size: 4096, epochs: 1000}
+        moco-v3-vits16-300ep:
+          linear: 73.2
+          method: {temperature: 0.2, head_layers: 3, predictor_norm: true, decay_all: true}
+          views: {multi_crop: 2x224@0.08-1}
+          backbone: {arch: vit_small_patch16_224, args: {num_heads: 12}}
+          optim: {name: adamw, lr: 1.5e-4, weight_decay: 0.1, warmup_epochs: 40, warmup_reaches: false}
+          run: {batch_size: 4096, epochs: 300}
+        moco-v3-vitb16-300ep:
+          linear: 76.7
+          method: {temperature: 0.2, head_layers: 3, predictor_norm: true, decay_all: true}
+          views: {multi_crop: 2x224@0.08-1}
+          backbone: {arch: vit_base_patch16_224}
+          optim: {name: adamw, lr: 1.5e-4, weight_decay: 0.1, warmup_epochs: 40, warmup_reaches: false}
+          run: {batch_size: 4096, epochs: 300}
+        small:
+          method: {hidden: 256, out: 64, temperature: 0.2, momentum: {base: 0.98}}
+          backbone: {args: {zero_init_last: false}}
+    """
+    tiny: ClassVar[Data] = {"hidden": 16, "out": 8, "momentum": 0.9}
+
+    @classmethod
+    def chance(cls, params: MoCoV3Params, context: Context) -> Chance:
+        return Chance(CONTRASTIVE, 4 * params.temperature * math.log(context.batch_size), "4 τ ln B")

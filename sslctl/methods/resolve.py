@@ -33,6 +33,11 @@ def resolve(user: Data, recipe: str | None = None) -> Spec:
     below = {key: value for key, value in base.pop("method", {}).items() if key != "name"}
     params = merge(method.Params().model_dump(mode="json"), below, params)
     found += problems(method.Params, params, "method") + _optimizer_without_lr(user, base)
+    if method.needs_vit:
+        from ..backbones import is_vit_arch  # here, since wrong words are answered before torch loads
+
+        if (arch := _arch(stack(base, user))) is not None and not is_vit_arch(arch):
+            found.append(f"backbone.arch: '{arch}' is not a ViT, which {name} needs; for example --arch {_arch(base)}")
     if found:
         raise refuse(found)
     full = check(method.Params, params, "method").model_dump(mode="json")

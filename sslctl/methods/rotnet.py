@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import math
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from ..layers.encoder import Encoder, encode
 from ..schedule import Step
+from ..spec.schema import Data
 from ..views.recipe import ViewRecipe, ViewSpec
-from .base import Facts, Group, Method, Output, Params, Views
+from .base import PRETEXT, Chance, Context, Group, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -38,7 +40,7 @@ class RotNet(Method[RotNetParams]):
 
     Params = RotNetParams
     views = ViewRecipe("1x224", (_VIEW,), _VIEW.model_copy(update={"scale": (0.05, 0.14)}))
-    recipe: ClassVar[dict[str, Any]] = {
+    recipe: ClassVar[Data] = {
         "backbone": {"arch": "resnet50", "args": {"zero_init_last": False}},
         "optim": {
             "name": "sgd", "lr": 0.01, "schedule": "step", "milestones": [15, 30, 45], "warmup_epochs": 0.0,
@@ -47,7 +49,7 @@ class RotNet(Method[RotNetParams]):
         "run": {"epochs": 50.0},
     }  # fmt: skip
 
-    def __init__(self, params: RotNetParams, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: RotNetParams, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
         self.student = Encoder(backbone, nn.Linear(backbone.dim, params.turns))
 
@@ -61,7 +63,21 @@ class RotNet(Method[RotNetParams]):
         return Output(F.cross_entropy(flat, targets), {"accuracy": accuracy}, h[0].detach())
 
     def groups(self) -> list[Group]:
-        return self.all_alike()
+        return self.one_group()
+
+    recipes = """
+        rotnet-r50-105ep:
+          linear: 48.2
+          optim: {lr: 0.1, lr_scaling: linear, milestones: [30, 60, 90, 100], weight_decay: 1e-4, warmup_epochs: 5}
+          run: {epochs: 105}
+    """
+
+    compares_views = False
+    health_on_features = True
+
+    @classmethod
+    def chance(cls, params: RotNetParams, context: Context) -> Chance:
+        return Chance(PRETEXT, math.log(params.turns), "ln turns")
 
 
 def rotations(x: Tensor, turns: int) -> list[Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import math
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,9 @@ from ..layers.losses import mean_of_others
 from ..layers.precision import full_precision
 from ..runtime import distributed
 from ..schedule import Step
+from ..spec.schema import Data
 from ..views.recipe import ViewRecipe, ViewSpec
-from .base import Facts, Method, Output, Params, Views
+from .base import CONTRASTIVE, Chance, Context, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -44,7 +46,7 @@ class SimCLR(Method[SimCLRParams]):
 
     Params = SimCLRParams
     views = ViewRecipe("2x224", (_VIEW,), _VIEW.model_copy(update={"scale": (0.05, 0.14)}), (0, 0, 0), (1, 1, 1))
-    recipe: ClassVar[dict[str, Any]] = {
+    recipe: ClassVar[Data] = {
         "backbone": {"arch": "resnet50"},
         "optim": {
             "name": "lars", "lr": 0.3, "warmup_epochs": 10.0, "warmup_reaches": False, "weight_decay": 1e-4,
@@ -53,9 +55,9 @@ class SimCLR(Method[SimCLRParams]):
         "run": {"epochs": 100.0},
     }  # fmt: skip
 
-    def __init__(self, params: SimCLRParams, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: SimCLRParams, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
-        facts.require_views(2)
+        context.require_views(2)
         widths = [backbone.dim] * params.head_layers
         head = mlp(*widths, params.out, last_norm=True)
         head[-1] = nn.BatchNorm1d(params.out)
@@ -69,6 +71,30 @@ class SimCLR(Method[SimCLRParams]):
         _, z = encode(self.student, views.all)  # (V, B, D)
         loss = nt_xent(z, len(views.globals), self.params.temperature)
         return Output(loss, {}, z[0].detach())
+
+    recipes = """
+        simclr-r50-1000ep: {linear: 69.3, knn: 60.7, run: {batch_size: 4096, epochs: 1000}}
+        simclr-v2-r50-800ep:
+          linear: 71.7
+          method: {head_layers: 3}
+          optim: {lr: 1.6, lr_scaling: sqrt, warmup_epochs: 40}
+          run: {batch_size: 4096, epochs: 800}
+        simclr-cifar10-r18-1000ep:
+          method: {temperature: 0.5}
+          views: {multi_crop: 2x32, jitter_strength: 0.5, blur: 0}
+          backbone: {arch: resnet18}
+          optim: {lr: 1.0, lr_scaling: linear}
+          run: {batch_size: 512, epochs: 1000}
+        small:
+          method: {out: 64, temperature: 0.2}
+          views: {jitter_strength: 0.5}
+    """
+    tiny: ClassVar[Data] = {"out": 8}
+
+    @classmethod
+    def chance(cls, params: SimCLRParams, context: Context) -> Chance:
+        others = context.globals * (context.batch_size - 1)
+        return Chance(CONTRASTIVE, 2 * math.log(1 + others), "2 ln(1 + G(B-1))")
 
 
 @full_precision

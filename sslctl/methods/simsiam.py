@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +14,8 @@ from ..layers.losses import mean_cosines, mean_of_others
 from ..layers.precision import full_precision, unit
 from ..layers.teacher import EMA
 from ..schedule import Step
-from .base import Facts, Group, Method, Output, Params, Views
+from ..spec.schema import Data
+from .base import Chance, Context, Group, Method, Output, Params, Views
 from .moco import MoCoV2
 
 if TYPE_CHECKING:
@@ -57,15 +58,15 @@ class SimSiam(Method[SimSiamParams]):
 
     Params = SimSiamParams
     views = MoCoV2.views
-    recipe: ClassVar[dict[str, Any]] = {
+    recipe: ClassVar[Data] = {
         "backbone": {"arch": "resnet50"},
         "optim": {"name": "sgd", "lr": 0.05, "per_epoch": True, "warmup_epochs": 0.0, "weight_decay": 1e-4},
         "run": {"epochs": 100.0},
     }
 
-    def __init__(self, params: SimSiamParams, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: SimSiamParams, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
-        facts.require_views(2)
+        context.require_views(2)
         norm = None if params.head_norm == "none" else nn.BatchNorm1d
         outputs = params.head_norm in ("default", "all")
         widths = (backbone.dim, backbone.dim, backbone.dim, params.out)
@@ -107,6 +108,22 @@ class SimSiam(Method[SimSiamParams]):
         named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         mine = [item for item in named if item[0].startswith("predictor.")]
         return [Group([x for x in named if x not in mine]), Group(mine, scheduled=self.params.decay_predictor_lr)]
+
+    recipes = """
+        simsiam-r50-100ep: {linear: 68.1}
+        simsiam-r50-200ep: {linear: 70.0, run: {epochs: 200}}
+        small:
+          method: {out: 256, bottleneck: 64}
+          views: {solarize: 0}
+          backbone: {args: {zero_init_last: false}}
+          optim: {lr: 0.006}
+    """
+    tiny: ClassVar[Data] = {"out": 16, "bottleneck": 8}
+
+    @classmethod
+    def chance(cls, params: SimSiamParams, context: Context) -> Chance:
+        normal = "from 0, unrelated, towards -1, equal. Not a score: at -1 at once, with a std near 0, it has collapsed"
+        return Chance(normal, 0.0, "0") if params.similarity == "cosine" else Chance(normal)
 
 
 @full_precision

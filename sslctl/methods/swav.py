@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import math
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,9 @@ from ..layers.losses import swapped_cross_entropy
 from ..layers.precision import full_precision, unit
 from ..runtime import distributed
 from ..schedule import Step
+from ..spec.schema import Data, Spec
 from ..views.recipe import IMAGENET_MEAN, ViewRecipe, ViewSpec
-from .base import Facts, Group, Method, Output, Params, Views
+from .base import CLUSTERING, Chance, Context, Group, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -55,7 +57,7 @@ class SwAV(Method[SwAVParams]):
     views = ViewRecipe(
         "2x224+6x96", (_VIEW,), _VIEW.model_copy(update={"scale": (0.05, 0.14)}), IMAGENET_MEAN, (0.228, 0.224, 0.225)
     )
-    recipe: ClassVar[dict[str, Any]] = {
+    recipe: ClassVar[Data] = {
         "backbone": {"arch": "resnet50", "args": {"zero_init_last": False}},
         "optim": {"name": "larc", "lr": 0.6, "lr_end": 0.0006, "warmup_epochs": 0.0, "weight_decay": 1e-6},
         "run": {"epochs": 100.0},
@@ -63,14 +65,14 @@ class SwAV(Method[SwAVParams]):
 
     queue: Tensor
 
-    def __init__(self, params: SwAVParams, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: SwAVParams, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
-        facts.require_views(2)
+        context.require_views(2)
         self.student = Encoder(backbone, mlp(backbone.dim, params.hidden, params.out, bias=True))
         self.prototypes = nn.Linear(params.out, params.prototypes, bias=False)
-        self.batch_size = facts.batch_size
-        batches = min(params.queue, facts.images) // facts.batch_size
-        self.register_buffer("queue", torch.zeros(facts.globals, batches * facts.batch_size, params.out))
+        self.batch_size = context.batch_size
+        batches = min(params.queue, context.images) // context.batch_size
+        self.register_buffer("queue", torch.zeros(context.globals, batches * context.batch_size, params.out))
 
     def forward(self, views: Views, step: Step) -> Output:
         with torch.no_grad():
@@ -112,4 +114,49 @@ class SwAV(Method[SwAVParams]):
             self.prototypes.weight.grad = None
 
     def groups(self) -> list[Group]:
-        return self.all_alike()
+        return self.one_group()
+
+    recipes = """
+        swav-r50-100ep:
+          linear: 72.1
+          method: {queue: 0}
+          optim: {lr: 4.8, lr_scaling: none, lr_end: 0.0048, warmup_epochs: 10, warmup_from: 0.3}
+          run: {batch_size: 4096, epochs: 100}
+        swav-r50-200ep:
+          linear: 73.9
+          method: {queue: 0}
+          optim: {lr: 4.8, lr_scaling: none, lr_end: 0.0048, warmup_epochs: 10, warmup_from: 0.3}
+          run: {batch_size: 4096, epochs: 200}
+        swav-r50-400ep:
+          linear: 74.6
+          method: {queue: 0}
+          optim: {lr: 4.8, lr_scaling: none, lr_end: 0.0048, warmup_epochs: 10, warmup_from: 0.3}
+          run: {batch_size: 4096, epochs: 400}
+        swav-r50-800ep:
+          linear: 75.3
+          knn: 65.7
+          method: {queue: 0}
+          optim: {lr: 4.8, lr_scaling: none, lr_end: 0.0048, warmup_epochs: 10, warmup_from: 0.3}
+          run: {batch_size: 4096, epochs: 800}
+        swav-r50-200ep-batch256: {linear: 72.7, run: {epochs: 200}}
+        swav-r50-400ep-batch256: {linear: 74.3, run: {epochs: 400}}
+        # Targets must be sharper than predictions by more than views differ, or nothing leaves the loss of ln K.
+        small:
+          method: {prototypes: 128, hidden: 256, out: 64, queue: 0, temperature: 0.2, epsilon: 0.02}
+          views: {jitter_strength: 0.5}
+    """
+    tiny: ClassVar[Data] = {"prototypes": 7, "hidden": 16, "out": 8, "queue": 12, "queue_from_epoch": 0}
+
+    @classmethod
+    def chance(cls, params: SwAVParams, context: Context) -> Chance:
+        return Chance(CLUSTERING, math.log(params.prototypes), "ln K")
+
+    @classmethod
+    def advice(cls, params: SwAVParams, context: Context, spec: Spec) -> list[str]:
+        lines, assigned = super().advice(params, context, spec), context.batch_size + params.queue
+        if params.prototypes > assigned:
+            lines.append(
+                f"method.prototypes {params.prototypes}: more than the {assigned} images assigned at a time, which "
+                f"cannot use them equally: the loss stays at ln {params.prototypes}; at most {assigned}, or a queue"
+            )
+        return lines

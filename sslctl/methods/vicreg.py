@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,9 @@ from ..layers.losses import squared_products, view_pairs
 from ..layers.precision import full_precision
 from ..runtime import distributed
 from ..schedule import Step
+from ..spec.schema import Data
 from .barlow_twins import BarlowTwins
-from .base import Facts, Method, Output, Params, Views
+from .base import Chance, Context, Method, Output, Params, Views
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -41,7 +42,7 @@ class VICReg(Method[VICRegParams]):
 
     Params = VICRegParams
     views = BarlowTwins.views
-    recipe: ClassVar[dict[str, Any]] = {
+    recipe: ClassVar[Data] = {
         "backbone": {"arch": "resnet50"},
         "optim": {
             "name": "lars", "lr": 0.2, "lr_end": 0.0002, "warmup_epochs": 10.0, "warmup_reaches": False,
@@ -50,9 +51,9 @@ class VICReg(Method[VICRegParams]):
         "run": {"epochs": 1000.0},
     }  # fmt: skip
 
-    def __init__(self, params: VICRegParams, backbone: Backbone, facts: Facts) -> None:
+    def __init__(self, params: VICRegParams, backbone: Backbone, context: Context) -> None:
         super().__init__(params)
-        facts.require_views(2)
+        context.require_views(2)
         self.student = Encoder(backbone, mlp(backbone.dim, *[params.out] * 3, bias=True, last_bias=False))
 
     def forward(self, views: Views, step: Step) -> Output:
@@ -63,6 +64,18 @@ class VICReg(Method[VICRegParams]):
         loss = p.invariance * invariance + p.variance * variance + 2 * p.covariance * covariance
         logs = {"invariance": invariance, "variance": variance, "covariance": covariance}
         return Output(loss, {name: value.detach() for name, value in logs.items()}, z[0].detach())
+
+    recipes = """
+        vicreg-r50-1000ep: {linear: 73.2, optim: {lr_end: 0.0016}, run: {batch_size: 2048}}
+        small:
+          method: {out: 256}
+    """
+    tiny: ClassVar[Data] = {"out": 16}
+
+    @classmethod
+    def chance(cls, params: VICRegParams, context: Context) -> Chance:
+        normal = "falls fast, then slowly; at rest at the weight of the variance term, it has collapsed"
+        return Chance(normal, float(params.variance), "variance weight")
 
 
 @full_precision

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..engine.setup import Surroundings, build
+from ..engine.setup import RunInputs, build
 from ..errors import MachineError, SpecError, ran_out_of_memory
 from ..runtime import distributed
 from ..runtime.device import choose_device, free_memory, peak_memory
@@ -89,9 +89,7 @@ class Found:
         return {"trials": trials, **answer, "ended_by": self.ended, "reason": self.reason}
 
 
-def find_batch(
-    around: Surroundings, upto: int | None = None, tell: Callable[[Trial], None] = lambda trial: None
-) -> Found:
+def find_batch(inputs: RunInputs, upto: int | None = None, tell: Callable[[Trial], None] = lambda trial: None) -> Found:
     """Try batches of 4, 8, 16, … images, times ``optim.accumulate``, until one does not fit.
 
     Each trial is the run itself at that size, built anew: real images, augmentation, step and optimizer; only nothing
@@ -103,21 +101,21 @@ def find_batch(
     if distributed.world_size() > 1:
         hint = "sslctl bench --find-batch on one device, then --batch-size with so many for each"
         raise SpecError("one process looks for the largest batch, not several", hint)
-    around = with_run(around, compile=False)
-    spec, trials = around.spec, list[Trial]()
+    inputs = with_run(inputs, compile=False)
+    spec, trials = inputs.spec, list[Trial]()
     device = choose_device(spec.run.device)
     if room(device) is None:
         upto = upto or spec.run.batch_size
     least = LEAST * spec.optim.accumulate
-    most = min(len(around.train), upto or len(around.train))
+    most = min(len(inputs.train), upto or len(inputs.train))
     sizes = list(takewhile(lambda n: n <= most, (least * 2**k for k in count())))
     if most == upto and most not in sizes:
         sizes.append(most)
-    size = estimate(build(with_run(around, batch_size=min(least, most))))
+    size = estimate(build(with_run(inputs, batch_size=min(least, most))))
     ended = "images", f"a larger one would have more than {most} images"
     for batch in sizes:
         obstacle = _too_slow(batch, trials) or _too_large(batch, trials, size.per_image, device)
-        trial = None if obstacle else _try(around, batch, trials, device)
+        trial = None if obstacle else _try(inputs, batch, trials, device)
         if trial is None:
             ended = obstacle or ("memory", f"{batch} images ran out of memory")
             break
@@ -126,27 +124,29 @@ def find_batch(
     return Found(trials, *ended, room(device), size.views, size.per_image)
 
 
-def batch_that_fits(around: Surroundings, tell: Callable[[Trial], None] = lambda trial: None) -> tuple[int, Found]:
+def batch_that_fits(inputs: RunInputs, tell: Callable[[Trial], None] = lambda trial: None) -> tuple[int, Found]:
     """The spec's own batch where it fits into memory, or else the largest that was found to; and what was found.
 
     Raises MachineError where nothing fits, and what `find_batch` raises.
     """
-    own = around.spec.run.batch_size
-    found = find_batch(around, own, tell)
-    if found.ended == "time" and (found.room is None or foretell(own, found.trials, found.per_image) <= found.room):
+    own = inputs.spec.run.batch_size
+    found = find_batch(inputs, own, tell)
+    if found.ended == "time" and (
+        found.room is None or predict_memory(own, found.trials, found.per_image) <= found.room
+    ):
         return own, found  # too slow to be tried whole, which is no reason against it
     if found.largest is None:
         raise MachineError(f"--batch-size auto: {found.reason}", "smaller views (--multi-crop) or --arch")
     return found.largest, found
 
 
-def with_run(around: Surroundings, **changes: object) -> Surroundings:
+def with_run(inputs: RunInputs, **changes: object) -> RunInputs:
     """``around`` for a run with ``changes`` to its section ``run``."""
-    run = around.spec.run.model_copy(update=changes)
-    return replace(around, spec=around.spec.model_copy(update={"run": run}))
+    run = inputs.spec.run.model_copy(update=changes)
+    return replace(inputs, spec=inputs.spec.model_copy(update={"run": run}))
 
 
-def foretell(batch: int, trials: list[Trial], per_image: int, held: int = 0) -> int:
+def predict_memory(batch: int, trials: list[Trial], per_image: int, held: int = 0) -> int:
     """Bytes that ``batch`` will need, by the last three ``trials``; images need ``per_image`` at least.
 
     What an image needs grows where a loss compares every image with every other, so its growth is carried on. Where
@@ -180,19 +180,19 @@ def _too_slow(batch: int, trials: list[Trial]) -> tuple[str, str] | None:
 
 
 def _too_large(batch: int, trials: list[Trial], per_image: int, device: torch.device) -> tuple[str, str] | None:
-    there, needed = room(device), foretell(batch, trials, per_image, _held(device))
+    there, needed = room(device), predict_memory(batch, trials, per_image, _held(device))
     if there is None or needed <= there:
         return None
     return "memory", f"{batch} images would need {needed / 2**30:.2f} GiB, and {there / 2**30:.2f} may be filled"
 
 
-def _try(around: Surroundings, batch: int, trials: list[Trial], device: torch.device) -> Trial | None:
+def _try(inputs: RunInputs, batch: int, trials: list[Trial], device: torch.device) -> Trial | None:
     """Some steps with ``batch`` images; None where memory ran out."""
     seconds = batch / trials[-1].rate if trials else 0.1  # of a step, about
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     try:
-        return _take_steps(with_run(around, batch_size=batch), device, rounds=max(1, min(5, int(2 / seconds))))
+        return _take_steps(with_run(inputs, batch_size=batch), device, rounds=max(1, min(5, int(2 / seconds))))
     except (RuntimeError, MemoryError) as e:
         if not ran_out_of_memory(e):
             raise
@@ -203,8 +203,8 @@ def _try(around: Surroundings, batch: int, trials: list[Trial], device: torch.de
             torch.cuda.empty_cache()
 
 
-def _take_steps(around: Surroundings, device: torch.device, rounds: int) -> Trial:
-    t = build(around)
+def _take_steps(inputs: RunInputs, device: torch.device, rounds: int) -> Trial:
+    t = build(inputs)
     _, _, images = time_loading(t)
     took = race({"step": lambda: training_step(t, t.augment(images, device))()}, device, rounds)
-    return Trial(around.spec.run.batch_size, median(took["step"]), peak_memory(device))
+    return Trial(inputs.spec.run.batch_size, median(took["step"]), peak_memory(device))

@@ -15,11 +15,11 @@ from ..data.in_memory import in_batches
 from ..data.loader import Batch
 from ..data.unreadable import next_readable
 from ..engine.optimizers import clip_gradients
-from ..engine.training import Training
+from ..engine.setup import Training
 from ..runtime.device import choose_workers, peak_memory
 from ..schedule import Step
 from .estimate import noise_views
-from .limit import Bare, Run, race, training_step
+from .limit import EncoderOnly, Run, race, training_step
 
 READ = 24  # images decoded and cropped to know how fast that is
 SQUARE = 2048  # side of the matrices whose product is the device's measured peak
@@ -114,7 +114,7 @@ def bench(t: Training, rounds: int = 7) -> Bench:
     views = noise_views(t, t.spec.run.batch_size)
     contenders: dict[str, Run] = {
         "step": training_step(t, views),
-        "encoder": Bare(t, views).step,
+        "encoder": EncoderOnly(t, views).step,
         "augment": lambda: t.augment(batch, t.device),
         "update": lambda: update(t),
     }
@@ -145,7 +145,7 @@ def time_loading(t: Training) -> tuple[float, float, Batch]:
     order = torch.arange(n) % len(t.source)
     if t.source.array is not None and in_batches(t.source, t.device):
         images = torch.from_numpy(t.source.array[order.numpy()]).permute(0, 3, 1, 2)
-        return 0.0, 0.0, Batch(order, torch.zeros_like(order), [], images, None, [])
+        return 0.0, 0.0, Batch(order, torch.zeros_like(order), images=images)
     few = min(READ, n)
     begun = time.perf_counter()
     read = [next_readable(t.source, int(i))[1] for i in order[:few]]
@@ -153,7 +153,7 @@ def time_loading(t: Training) -> tuple[float, float, Batch]:
     crops = [t.augment.geometric(image, 0, i) for i, image in enumerate(read)]
     end = time.perf_counter()
     repeated = [torch.stack([crops[i % few][view] for i in range(n)]) for view in range(len(crops[0]))]
-    batch = Batch(order, torch.zeros_like(order), repeated, None, None, [])
+    batch = Batch(order, torch.zeros_like(order), repeated)
     return (between - begun) * n / few, (end - between) * n / few, batch
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..backbones import Backbone
-from ..engine.training import Training
+from ..engine.setup import Training
 from ..methods.base import Views
 from ..runtime import distributed
 from ..runtime.device import free_memory
@@ -126,8 +126,7 @@ def _kept_by_graph(t: Training, images: int) -> int:
 
     own = {x.untyped_storage().data_ptr() for x in [*method.parameters(), *views.all]}
     for backbone in [m for m in method.modules() if isinstance(m, Backbone) and m.grad_checkpointing]:
-        for block in backbone.net.blocks:  # whose inputs are kept without being asked about
-            block.register_forward_pre_hook(lambda _, given: pack(given[0]) is None or None)
+        backbone.watch_blocks(pack)  # their inputs are kept without being asked about
     with (
         torch.random.fork_rng(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x),

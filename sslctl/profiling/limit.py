@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..backbones import Backbone
 from ..backbones.compiling import compile_backbones, new_graphs, uncompiled
 from ..engine.loop import take_step
-from ..engine.training import Training
+from ..engine.setup import Training
 from ..methods.base import Views
 from ..schedule import Step
 
@@ -37,7 +37,7 @@ class Call(NamedTuple):
     learns: bool
 
 
-class Bare:
+class EncoderOnly:
     """The limit of a step: the forward and backward passes of its backbones, and plain SGD; nothing else.
 
     Which backbone saw how many images of what size, with gradient or without, is watched in one real step.
@@ -66,7 +66,7 @@ class Bare:
         with torch.autocast(self.t.device.type, self.t.dtype, enabled=self.t.dtype != torch.float32):
             for net, x, learns in self.passes:
                 with torch.set_grad_enabled(learns):
-                    features: Tensor = net(x)
+                    features: Tensor = net(x).pooled
                 if learns:
                     loss = loss + features.float().square().mean()
         loss.backward()  # type: ignore[no-untyped-call]

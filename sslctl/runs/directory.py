@@ -186,7 +186,7 @@ class Run:
                 old.unlink()
 
 
-class FollowerRun(Run):
+class ReadOnlyRun(Run):
     """The run directory in a process that is not the first of several: the first one locks and writes."""
 
     def __enter__(self) -> Run:

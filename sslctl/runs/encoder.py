@@ -51,13 +51,15 @@ class LoadedEncoder:
 def load_encoder(path: Path) -> LoadedEncoder:
     """The encoder in a checkpoint file or run directory; only its tensors are read.
 
-    Raises CheckpointError unless every weight of the backbone is there with its shape and none is left over.
+    The mask token of a run that hid patches is not part of the encoder. Raises CheckpointError unless every weight of
+    the backbone is there with its shape and none is left over.
     """
     path = find(path)
     with opened(path) as file:
         meta = meta_of(path, file)
         names = [key for key in file.keys() if key.startswith(meta.encoder)]  # noqa: SIM118 - no mapping
         state = {key.removeprefix(meta.encoder): file.get_tensor(key) for key in names}
+    state.pop("mask_token", None)
     spec = meta.checked_spec(path)
     backbone = hollow_backbone(spec.backbone, meta.image.size)
     refuse_mismatch(path, backbone.state_dict(), state)

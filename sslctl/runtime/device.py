@@ -7,7 +7,8 @@ import ctypes
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ..errors import MachineError, SpecError
 
-T = TypeVar("T", bound=Iterable[object])
+T = TypeVar("T")
 
 
 def choose_device(name: str) -> torch.device:
@@ -62,10 +63,10 @@ def cpu_has_bf16() -> bool:
 
 
 @contextlib.contextmanager
-def quick_products(like: torch.Tensor) -> Iterator[None]:
-    """Matrix products of tensors such as ``like`` by the CPU's other library, where that keeps float32.
+def fast_matmul(like: torch.Tensor) -> Iterator[None]:
+    """Multiply matrices such as ``like`` by the faster of the CPU's two libraries that keeps float32.
 
-    torch leaves them to MKL, which is slow on processors of other makers; oneDNN, which it also carries, takes them
+    torch leaves products to MKL, which is slow on processors of other makers. oneDNN, which torch ships too, takes them
     where lower precision is allowed (``torch.set_float32_matmul_precision``), whether it then lowers it or not.
     """
     before = torch.get_float32_matmul_precision()
@@ -79,7 +80,7 @@ def quick_products(like: torch.Tensor) -> Iterator[None]:
 
 @cache
 def _keeps_float32() -> bool:
-    """Whether products that may be of lower precision are as exact as any here: tried, for no flag tells."""
+    """Return whether products that may be of lower precision are exact all the same: measured, since no flag says."""
     before = torch.get_float32_matmul_precision()
     x = torch.linspace(-1, 1, 256 * 384).view(256, 384).sin()
     try:
@@ -90,7 +91,7 @@ def _keeps_float32() -> bool:
     return float(error.abs().max()) < 1e-4  # bfloat16 errs by 1e-1 here
 
 
-def settle(device: torch.device) -> None:
+def tune_for(device: torch.device) -> None:
     """Have torch make the most of ``device``: on CUDA it tries which of cuDNN's convolutions is fastest."""
     if device.type == "cpu":
         keep_freed_memory()
@@ -99,7 +100,7 @@ def settle(device: torch.device) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process, and those it forks, keep the memory that tensors on the CPU leave, for the next ones.
+    """Keep the memory of freed CPU tensors for the next ones, in this process and those that it forks.
 
     glibc hands large blocks back to the system as they are freed and asks for them anew, and every page then costs a
     fault and its clearing: a sixth of augmentation, a fifteenth of a ResNet's step. Other C libraries stay as they are.
@@ -112,45 +113,47 @@ def keep_freed_memory() -> None:
 
 
 def send(x: Tensor, device: torch.device) -> Tensor:
-    """``x`` on ``device``; to CUDA from pinned memory, or else this process would wait for the device."""
+    """Return ``x`` on ``device``; to CUDA from pinned memory, or else this process would wait for the device."""
     if device.type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
     return x.to(device, non_blocking=True)
 
 
-class Beside:
-    """Work that CUDA does beside what it has in hand, on a stream of its own; other devices do it in its turn."""
+class SideStream:
+    """A CUDA stream of its own, for work that runs beside the device's current stream; other devices do it in turn."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def __call__(self, make: Callable[[], T]) -> T:
-        """What ``make`` returns, ready for the device's current stream. It may use nothing that is made there."""
+    def __call__(self, work: Callable[[], T]) -> T:
+        """Return the result of ``work``, ready for the device's current stream, whose results ``work`` may not use."""
         if self.stream is None:
-            return make()
+            return work()
         with torch.cuda.stream(self.stream):
-            made = make()
+            result = work()
         current = torch.cuda.current_stream(self.device)
         current.wait_stream(self.stream)
-        for x in _tensors(made):
+        for x in _tensors(result):
             x.record_stream(current)  # else its memory is taken for the next batch while a step still reads it
-        return made
+        return result
 
 
-def _tensors(made: object) -> Iterator[Tensor]:
-    if isinstance(made, Tensor):
-        if made.is_cuda:
-            yield made
-    elif isinstance(made, list | tuple):
-        for part in made:
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        if value.is_cuda:
+            yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
             yield from _tensors(part)
+    elif is_dataclass(value):
+        yield from _tensors([getattr(value, field.name) for field in fields(value)])
 
 
-def choose_workers(asked: int | None) -> int:
-    """``asked``, or a process for every CPU that this one may use but one, shared with those that torchrun started."""
-    if asked is not None:
-        return asked
+def choose_workers(number: int | None) -> int:
+    """Return ``number``, or one process less than the CPUs available to this one and its torchrun neighbours."""
+    if number is not None:
+        return number
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 

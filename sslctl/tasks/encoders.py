@@ -58,12 +58,23 @@ class Machine:
 
 @dataclass
 class Encoder(LoadedEncoder):
-    """A loaded encoder with the vectors it gives for images."""
+    """A loaded encoder that computes features of images."""
+
+    def __post_init__(self) -> None:
+        self._versions = self._count_writes()
 
     @property
     def dim(self) -> int:
         """Length of a feature vector."""
         return self.backbone.dim
+
+    @property
+    def changed(self) -> bool:
+        """Whether its weights were written to since it was loaded: then it is not the encoder of its file any more."""
+        return self._count_writes() != self._versions
+
+    def _count_writes(self) -> list[int]:
+        return [tensor._version for tensor in (*self.backbone.parameters(), *self.backbone.buffers())]
 
     def embed(self, images: object, **options: Unpack[MachineOptions]) -> Tensor:
         """Features of ``images``, float32 (n, dim), on the CPU, one row an image, as every evaluation computes them.
@@ -179,8 +190,13 @@ def open_as_is(data: str | Path | DataSpec, split: str, download: bool, feedback
     return source
 
 
+def cache_of(encoder: Encoder, store: bool) -> Cache | None:
+    """Where features of the encoder are stored; None where they are not to be, or would not be those of its file."""
+    return cache_beside(encoder.path) if store and encoder.path.exists() and not encoder.changed else None
+
+
 def features_of(
-    encoder: LoadedEncoder,
+    encoder: Encoder,
     source: Source,
     machine: Machine,
     feedback: Feedback,
@@ -192,8 +208,8 @@ def features_of(
 
     ``store``: whether stored features may be used, and new ones are stored.
     """
-    cache = cache_beside(encoder.path) if store and encoder.path.exists() else None
     what = what or f"images of {source.name}, {encoder.arch}"
+    cache = cache_of(encoder, store)
     return features_by(
         encoder.backbone, encoder.transform(), encoder.identity(), source, machine, feedback, what, cache
     )

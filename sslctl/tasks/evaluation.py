@@ -12,14 +12,13 @@ from ..errors import DataError, SpecError
 from ..evaluate.baselines import PIXELS, Pixels, random_backbone
 from ..evaluate.caveats import absent_classes, overlap
 from ..evaluate.detail import confusion, mean_per_class, per_class
-from ..evaluate.features.cache import cache_beside
 from ..evaluate.features.extract import Features
 from ..evaluate.label_subsets import FewLabels, over_draws, parse_labels
 from ..evaluate.score import Score
 from ..evaluate.targets import Table, TargetScore, read_table, split_by
 from ..runs.encoder import LoadedEncoder
 from . import results
-from .encoders import Encoder, Machine, data_of, failed_of, features_by, load
+from .encoders import Encoder, Machine, cache_of, data_of, failed_of, features_by, load
 from .feedback import Feedback
 from .options import EvaluationOptions
 from .results import ClassScore, TargetsScore
@@ -59,8 +58,7 @@ class Experiment:
         return self._by(e.backbone, e.transform(), e.identity(), e.arch)
 
     def _by(self, net: Any, transform: Any, identity: Any, what: str) -> Pair:
-        store = not self.options["no_cache"] and self.encoder.path.exists()
-        cache = cache_beside(self.encoder.path) if store else None
+        cache = cache_of(self.encoder, not self.options["no_cache"])
 
         def features(source: Source, part: str) -> Features:
             text = f"{part}images, {what}"
@@ -178,6 +176,8 @@ def _complete(result: dict[str, Any], experiment: Experiment, notes: list[str], 
     sets = {"train": experiment.train, "test": experiment.test}
     result["data"] = {part: {"name": s.name, "fingerprint": s.fingerprint()} for part, s in sets.items()}
     result["checkpoint"] = {"path": str(e.path), "method": e.spec.method.name, "step": e.meta.step}
+    if e.changed:
+        notes = [*notes, f"the weights were changed since they were loaded: this is not the score of {e.path}"]
     result["notes"] = list(dict.fromkeys(notes))
     experiment.feedback.warn_all(notes)
     if (fail_under := experiment.options["fail_under"]) is not None:

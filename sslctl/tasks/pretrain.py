@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from ..errors import CheckpointError, SpecError
 from ..runs.sinks import require
-from ..spec.advice import derivation
 from ..spec.parsing import check_spec, read_spec_file
 from .feedback import Feedback, Notes
 from .options import Option
 from .specs import AUTO, SpecOptions, make_spec, open_spec, warn_of
 
 if TYPE_CHECKING:
-    from ..engine.setup import Surroundings
+    from ..engine.setup import RunInputs
     from .results import Plan, PretrainedRun, Preview
 
 Callback = Callable[[dict[str, Any]], None]
@@ -52,7 +51,7 @@ def pretrain(
     from ..engine.loop import train
     from ..engine.setup import build
     from ..profiling.estimate import estimate
-    from ..runs.directory import FollowerRun, Run, default_directory, fresh_directory
+    from ..runs.directory import ReadOnlyRun, Run, default_directory, fresh_directory
     from ..runtime import distributed
     from ..runtime.device import choose_device
     from ..runtime.stop import StopRequest
@@ -72,7 +71,7 @@ def pretrain(
     feedback.note(f"memory: {size}")
     if not size.fits:
         feedback.warn(_memory_advice(size.accumulate))
-    entered = Run(directory) if distributed.rank() == 0 else FollowerRun(directory)
+    entered = Run(directory) if distributed.rank() == 0 else ReadOnlyRun(directory)
     with entered as run, StopRequest(spec.run.max_time, feedback.warn) as stop:
         if resume and not any(run.checkpoints.glob("*.safetensors")):
             raise CheckpointError(f"--resume: {directory} holds no checkpoint", "leave --resume out to begin")
@@ -110,6 +109,7 @@ def plan(*, resume: Resume = None, notes: Notes | None = None, **options: Unpack
     spec, feedback = make_spec(**options), Feedback(None, notes)
 
     from ..engine.setup import build
+    from ..methods.advice import derivation
     from ..profiling.estimate import estimate
     from .results import Plan
 
@@ -156,7 +156,7 @@ def preview(
     return Preview(preview=str(path), images=count, views=len(opened.plan.all))
 
 
-def _with_batch_that_fits(opened: Surroundings, resume: bool | None, feedback: Feedback) -> Surroundings:
+def _with_batch_that_fits(opened: RunInputs, resume: bool | None, feedback: Feedback) -> RunInputs:
     """The same with the batch size of the run that is in ``--out`` already, or with one that fits."""
     from ..profiling.batch_finder import batch_that_fits, with_run
 

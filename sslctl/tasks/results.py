@@ -29,7 +29,7 @@ def says(text: str, **more: Any) -> Any:
 class Part(BaseModel):
     """A part of a result. Optional fields that were not set are left out of its JSON."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True, allow_inf_nan=False)
 
     @model_serializer(mode="wrap")
     def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

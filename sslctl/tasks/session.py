@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 
 from .. import __version__
-from ..backbones import Backbone
-from ..engine.training import Training
+from ..engine.setup import Training
 from ..errors import DivergedError, Exit, SslctlError, Stopped
 from ..runs.directory import Run
 from ..runs.sinks import Sinks
@@ -82,8 +81,7 @@ class Session:
 
     def _open_glimpses(self, step: int) -> None:
         t = self.training
-        encoder = cast("Backbone", t.method.encoder())
-        self._glimpses = Glimpses(self.run.path, encoder, t.source, t.meta.image.transform(), t.total)
+        self._glimpses = Glimpses(self.run.path, t.method.encoder(), t.source, t.meta.image.transform(), t.total)
         self._glimpses.begin(step)
 
     def _start(self, step: int) -> dict[str, Any]:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 from ..errors import SpecError, closest
-from ..spec.advice import warnings
 from ..spec.parsing import merge, parse_set, read_spec_file
 from ..spec.schema import Data, Spec
 from .feedback import Feedback
 from .options import Option
 
 if TYPE_CHECKING:
-    from ..engine.setup import Surroundings
+    from ..engine.setup import RunInputs
 
 AUTO = "auto"
 
@@ -141,18 +140,20 @@ def _layers(words: Mapping[str, Any] | Sequence[str] | None) -> list[Data]:
     return layers
 
 
-def open_spec(spec: Spec, feedback: Feedback) -> Surroundings:
+def open_spec(spec: Spec, feedback: Feedback) -> RunInputs:
     """Open the data of ``spec`` and choose the views that fit it, with notes."""
-    from ..engine.setup import open_surroundings
+    from ..engine.setup import open_inputs
 
-    opened = open_surroundings(spec)
+    opened = open_inputs(spec)
     for line in opened.notes:
         feedback.note(line)
     return opened
 
 
-def warn_of(opened: Surroundings, feedback: Feedback) -> list[str]:
+def warn_of(opened: RunInputs, feedback: Feedback) -> list[str]:
     """Warn of what is known to fail with this spec and these images."""
+    from ..methods.advice import warnings
+
     found = warnings(opened.spec, len(opened.train))
     feedback.warn_all(found)
     return found

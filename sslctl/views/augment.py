@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -22,17 +23,28 @@ from .recipe import ViewPlan, ViewSpec
 _PIECE = {"cpu": 2 << 20, "accelerator": 256 << 20}
 
 
-class Views(NamedTuple):
-    """A batch: large ``globals`` and small ``locals``, each (B, C, H, W); ``index`` of the images in the set, (B,)."""
+@dataclass(frozen=True)
+class Views:
+    """The views of a batch: large ``globals`` and small ``locals``, (B, C, H, W) each."""
 
     globals: list[Tensor]
     locals: list[Tensor]
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
-    labels: Tensor | None = None
+    index: Tensor  # (B,) of the images in the dataset
+    labels: Tensor | None = None  # (B,)
 
     @property
     def all(self) -> list[Tensor]:
         return self.globals + self.locals
+
+    def chunk(self, parts: int) -> Iterator[Views]:
+        """Yield the batch in ``parts`` of equally many images."""
+        if parts == 1:
+            yield self
+            return
+        labels = repeat(None) if self.labels is None else self.labels.chunk(parts)
+        views, n = [view.chunk(parts) for view in self.all], len(self.globals)
+        for part, index, own in zip(zip(*views, strict=True), self.index.chunk(parts), labels, strict=False):
+            yield Views(list(part[:n]), list(part[n:]), index, own)
 
 
 class Augment:

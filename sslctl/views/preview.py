@@ -48,7 +48,7 @@ def view_tiles(
     crops = [augment.geometric(image, epoch, i) for i, image in enumerate(images)]
     index = torch.arange(len(images))
     stacked = [torch.stack(view) for view in zip(*crops, strict=True)]
-    batch = Batch(index, torch.full_like(index, epoch), stacked, None, None, [])
+    batch = Batch(index, torch.full_like(index, epoch), stacked)
     views = augment(batch, torch.device("cpu")).all
     return [[(c, _shown(view[i], augment)) for c, view in zip(captions, views, strict=True)] for i in index.tolist()]
 

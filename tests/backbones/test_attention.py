@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from timm.models import VisionTransformer
-from timm.models.vision_transformer import ResPostBlock
+from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock
 from torch import Tensor
 
-from sslctl.backbones import Backbone, activation, attention, build_backbone, feature_map, own_grad_cam, rollout
+from sslctl.backbones import Backbone, activation, attention, build_backbone, own_grad_cam, rollout
 from sslctl.errors import SpecError
 from sslctl.spec.schema import BackboneSpec
 
@@ -29,9 +29,10 @@ def vit(arch: str = "vit_tiny_patch16_224", **args: object) -> Backbone:
 
 
 def whole(net: Backbone, x: Tensor) -> list[Tensor]:
-    """The full attention matrices of all blocks, (B, heads, N, N), by timm's own unfused path."""
-    found, t = [], net.embed(x)
-    for block in net.net.blocks:
+    """The full attention matrices of all blocks, (B, heads, N, N), by timm's own pieces."""
+    vit = net.net
+    found, t = [], vit.norm_pre(vit._pos_embed(vit.patch_embed(x)))
+    for block in vit.blocks:
         a, y = block.attn, block.norm1(t)
         q, k, _ = a.qkv(y).reshape(*y.shape[:2], 3, a.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         found.append((a.q_norm(q) * a.scale @ a.k_norm(k).transpose(2, 3)).softmax(-1))
@@ -80,15 +81,23 @@ def test_without_a_class_token_the_patches_that_are_pooled_look() -> None:
     torch.testing.assert_close(rollout(net, x).sum((1, 2, 3)), torch.ones(2))
 
 
-def test_blocks_that_are_not_plain_are_refused() -> None:
-    net = vit("vit_tiny_patch16_224", block_fn=ResPostBlock)
-    with pytest.raises(SpecError, match="plain blocks"):
+def test_attention_is_read_where_a_block_has_it_and_refused_where_it_is_not_plain() -> None:
+    net, x = vit("vit_tiny_patch16_224", block_fn=ResPostBlock), torch.randn(1, 3, 32, 32)
+    t = net.net._pos_embed(net.net.patch_embed(x))  # no norm before the attention
+    q, k, _ = net.net.blocks[0].attn.qkv(t).reshape(1, 17, 3, 2, 8).permute(2, 0, 3, 1, 4)
+    expected = (q[:, :, :1] @ k.transpose(2, 3) / 8**0.5).softmax(-1)[:, :, 0, 1:]
+    torch.testing.assert_close(attention(net, x, 0).flatten(2), expected)
+    torch.manual_seed(0)
+    net = build_backbone(
+        BackboneSpec(arch="vit_tiny_patch16_224", args=TINY_VIT | {"block_fn": ParallelScalingBlock}), 32
+    )
+    with pytest.raises(SpecError, match="plain attention"):
         attention(net, torch.randn(1, 3, 32, 32))
 
 
 def test_the_feature_map_of_a_vit_is_its_patch_tokens_where_they_lie() -> None:
     net, x = vit(reg_tokens=2), torch.randn(2, 3, 40, 24)
-    found, tokens = feature_map(net, x), net.tokens(x)
+    found, tokens = net(x).map, net.net.forward_features(x)
     assert (net.stride, found.shape) == (8, (2, 16, 5, 3))
     torch.testing.assert_close(found[:, :, 3, 1], tokens[:, 3 + 3 * 3 + 1])
     torch.testing.assert_close(activation(net, x)[:, 0, 3, 1], tokens[:, 13].norm(dim=1))
@@ -103,7 +112,7 @@ def test_grad_cam_towards_the_images_own_embedding_is_the_gradient_of_its_score(
     features = net.net.forward_features(x).requires_grad_()
     assert net.stride == 32 and features.shape[2:] == (3, 5)
     h = net.net.forward_head(features)
-    score = (h * torch.nn.functional.normalize(net(x), dim=1)).sum()
+    score = (h * torch.nn.functional.normalize(net(x).pooled, dim=1)).sum()
     (gradient,) = torch.autograd.grad(score, features)
     expected = (gradient.sum((2, 3), keepdim=True) * features.detach()).sum(1).relu()
     torch.testing.assert_close(own_grad_cam(net, x)[:, 0], expected)

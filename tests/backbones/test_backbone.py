@@ -55,8 +55,10 @@ def close(a: Tensor, b: Tensor) -> None:
 @pytest.mark.parametrize("size", ["native", "wide", "small"])  # 32x32, 48x40, 16x16
 def test_features_attention_and_blocks_are_those_of_dino(dino: Backbone, golden: dict[str, Tensor], size: str) -> None:
     x = golden[f"{size}/x"]
-    close(dino(x), golden[f"{size}/forward"])
-    for ours, theirs in zip(dino.intermediate(x, 2), ("intermediate0", "intermediate1"), strict=True):
+    found = dino(x, blocks=2)
+    close(found.pooled, golden[f"{size}/forward"])
+    assert torch.equal(found.blocks[-1], torch.cat([found.prefix, found.patches], 1))
+    for ours, theirs in zip(found.blocks, ("intermediate0", "intermediate1"), strict=True):
         close(ours, golden[f"{size}/{theirs}"])
     rows = golden[f"{size}/last_selfattention"][:, :, 0, 1:]
     close(attention(dino, x).flatten(2), rows)
@@ -67,31 +69,31 @@ def test_features_attention_and_blocks_are_those_of_dino(dino: Backbone, golden:
 def test_resizing_of_positions_of_timm_is_another_one(dino: Backbone, golden: dict[str, Tensor]) -> None:
     other = copy.deepcopy(dino)
     other.position = "timm"
-    close(other(golden["native/x"]), golden["native/forward"])
-    assert (other(golden["wide/x"]) - golden["wide/forward"]).abs().max() > 1e-4
+    close(other(golden["native/x"]).pooled, golden["native/forward"])
+    assert (other(golden["wide/x"]).pooled - golden["wide/forward"]).abs().max() > 1e-4
 
 
 def test_positions_learn_through_their_resizing_and_a_copy_is_independent(
     dino: Backbone, golden: dict[str, Tensor]
 ) -> None:
     twin = copy.deepcopy(dino)
-    twin(golden["wide/x"]).square().sum().backward()
+    twin(golden["wide/x"]).pooled.square().sum().backward()
     assert (twin.net.pos_embed.grad.abs().sum(-1) > 0).all()
     with torch.no_grad():
         twin.net.pos_embed.zero_()
-    close(dino(golden["wide/x"]), golden["wide/forward"])
+    close(dino(golden["wide/x"]).pooled, golden["wide/forward"])
 
 
 def test_a_vit_takes_any_multiple_of_its_patch_and_names_the_nearest() -> None:
     net = vit(64)
-    assert (net.kind, net.dim, net.patch, net.stem) == ("vit", 16, 8, "imagenet")
-    assert net(torch.randn(2, 3, 64, 64)).shape == net(torch.randn(2, 3, 24, 40)).shape == (2, 16)
-    with pytest.raises(SpecError, match="50 is no multiple of the patch size 8") as e:
+    assert (net.is_vit, net.dim, net.patch, net.stem) == (True, 16, 8, "imagenet")
+    assert net(torch.randn(2, 3, 64, 64)).pooled.shape == net(torch.randn(2, 3, 24, 40)).pooled.shape == (2, 16)
+    with pytest.raises(SpecError, match="50 is not a multiple of the patch size 8") as e:
         net(torch.randn(2, 3, 64, 50))
     assert "48 or 56" in e.value.hint
-    with pytest.raises(SpecError, match="100 is no multiple"):
+    with pytest.raises(SpecError, match="100 is not a multiple"):
         vit(100)
-    with pytest.raises(SpecError, match="225 is no multiple of the patch size 16") as e:
+    with pytest.raises(SpecError, match="225 is not a multiple of the patch size 16") as e:
         build_backbone(BackboneSpec(arch="vit_tiny_patch16_224"), 225)
     assert "224 or 240" in e.value.hint
 
@@ -112,10 +114,10 @@ def test_state_names_are_those_of_timm_and_the_norm_has_dinos_epsilon() -> None:
 def test_a_vit_gives_its_class_token_and_without_one_the_mean_of_its_patches() -> None:
     x = torch.randn(2, 3, 32, 32)
     net = vit().eval()
-    torch.testing.assert_close(net(x), net.tokens(x)[:, 0])
+    torch.testing.assert_close(net(x).pooled, net.net.forward_features(x)[:, 0])
     net = vit(arch="vit_base_patch16_gap_224").eval()
     assert not net.net.has_class_token
-    torch.testing.assert_close(net(x), net.tokens(x).mean(1))
+    torch.testing.assert_close(net(x).pooled, net.net.forward_features(x).mean(1))
 
 
 @pytest.mark.parametrize(
@@ -124,9 +126,9 @@ def test_a_vit_gives_its_class_token_and_without_one_the_mean_of_its_patches() -
 )
 def test_stem_of_a_resnet_follows_the_size_of_its_images(size: int, stem: str, found: str) -> None:
     net = resnet(size, stem)
-    assert (net.kind, net.stem, net.dim) == ("cnn", found, 8)
+    assert (net.is_vit, net.stem, net.dim) == (False, found, 8)
     x = torch.randn(2, 3, size, size)
-    assert net(x).shape == (2, 8)
+    assert net(x).pooled.shape == (2, 8)
     stride = size // net.net.forward_features(x).shape[-1]
     assert stride == (8 if found == "small" else 32)
     assert net.net.conv1.weight.std().item() == pytest.approx(
@@ -152,18 +154,18 @@ def test_last_norms_begin_at_zero_unless_asked_otherwise() -> None:
 
 def test_drop_path_is_the_students_alone() -> None:
     for net in (vit(drop_path=0.5), resnet(32, drop_path=0.5)):
-        if net.kind == "cnn":
+        if not net.is_vit:
             torch.nn.init.ones_(net.net.layer4[0].bn2.weight)
         x = torch.randn(16, 3, 32, 32)
-        assert not torch.equal(net(x), net(x))
+        assert not torch.equal(net(x).pooled, net(x).pooled)
         assert without_drop_path(net) is net
-        torch.testing.assert_close(net(x), net(x), rtol=0, atol=0)
+        torch.testing.assert_close(net(x).pooled, net(x).pooled, rtol=0, atol=0)
 
 
 def test_any_convolutional_net_of_timm_serves() -> None:
     for arch, size in (("regnetx_002", 64), ("mobilenetv3_small_050", 32)):
         net = build_backbone(BackboneSpec(arch=arch), size).eval()
-        assert net(torch.randn(1, 3, size, size)).shape == (1, net.dim)
+        assert net(torch.randn(1, 3, size, size)).pooled.shape == (1, net.dim)
         assert net.stem == "imagenet"
 
 
@@ -199,7 +201,7 @@ def test_attention_of_registers_and_of_an_early_block() -> None:
     net = vit(args={"reg_tokens": 3}).eval()
     x = torch.randn(2, 3, 32, 48)
     block = net.net.blocks[0]
-    q, k, _ = block.attn.qkv(block.norm1(net.embed(x))).chunk(3, -1)  # 2 heads of width 8
+    q, k, _ = block.attn.qkv(block.norm1(net.net._pos_embed(net.net.patch_embed(x)))).chunk(3, -1)  # 2 heads of width 8
     for head in range(2):
         part = slice(8 * head, 8 * head + 8)
         row = (q[:, :1, part] @ k[..., part].transpose(1, 2) / 8**0.5).softmax(-1)[:, 0, 4:]
@@ -210,14 +212,14 @@ def test_attention_is_the_same_function_fused_and_plain() -> None:
     net = vit().eval()
     x = torch.randn(2, 3, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):
-        trained = net(x)
+        trained = net(x).pooled
         assert not net.net.blocks[0].attn.fused_attn
         with torch.no_grad():
             net(torch.randn(1, 3, 32, 8 * 65))  # 260 patches
             assert net.net.blocks[0].attn.fused_attn
-            short = net(x)
+            short = net(x).pooled
             assert not net.net.blocks[0].attn.fused_attn
-    evaluated = net(x)
+    evaluated = net(x).pooled
     assert net.net.blocks[0].attn.fused_attn
     assert torch.equal(short, trained)
     torch.testing.assert_close(trained.float(), evaluated, rtol=0.05, atol=0.05)
@@ -249,4 +251,93 @@ def test_a_hollow_backbone_once_filled_is_the_whole_one(arch):
     filled = hollow_backbone(spec, 64).eval()
     filled.load_state_dict(whole.state_dict(), assign=True)
     x = torch.randn(2, 3, 64, 64)
-    assert torch.equal(whole(x), filled(x))
+    assert torch.equal(whole(x).pooled, filled(x).pooled)
+
+
+def random_vit(arch: str = "vit_tiny_patch16_224", **args: object) -> Backbone:
+    torch.manual_seed(0)
+    return vit(arch=arch, args=args).double().eval()
+
+
+def test_kept_patches_have_their_own_positions() -> None:
+    """Every token of a block of its own: nothing mixes, so what is kept is as it is among all."""
+    net, x = random_vit(depth=0, reg_tokens=2), torch.randn(2, 3, 32, 48, dtype=torch.float64)
+    whole, keep = net(x), torch.tensor([[5, 0, 23], [7, 1, 2]])
+    part = net(x, keep=keep)
+    assert part.grid == whole.grid == (4, 6)
+    for image in range(2):
+        assert torch.equal(part.patches[image], whole.patches[image, keep[image]])
+    assert torch.equal(part.prefix, whole.prefix)
+
+
+def test_what_is_dropped_has_no_influence_and_order_none() -> None:
+    net, x = random_vit(), torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    everything = torch.arange(16).expand(2, -1)
+    close(net(x, keep=everything).patches, net(x).patches)
+    keep = torch.tensor([[3, 9, 4], [0, 1, 15]])
+    other = x.clone()
+    other[0, :, :8, :24] = 1.0  # patches 0 to 2 of the first image
+    other[1, :, 8:16] = 1.0  # patches 4 to 7 of the second
+    close(net(other, keep=keep).pooled, net(x, keep=keep).pooled)
+    close(net(x, keep=keep.flip(1)).patches.flip(1), net(x, keep=keep).patches)
+    assert (net(x, keep=keep).pooled - net(x).pooled).abs().max() > 1e-3
+
+
+def test_masked_patches_are_the_mask_token_with_positions() -> None:
+    net, x = random_vit(), torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    mask = torch.zeros(2, 16, dtype=torch.bool)
+    mask[0, 5], mask[1, 2:9] = True, True
+    with pytest.raises(SpecError, match="without a mask token"):
+        net(x, mask=mask)
+    net.add_mask_token(std=0.5)
+    assert net.mask_token is not None and net.state_dict()["mask_token"].shape == (1, 16)
+    close(net(x, mask=torch.zeros_like(mask)).patches, net(x).patches)
+    t = net.net.patch_embed(x).flatten(1, 2)
+    t[0, 5], t[1, 2:9] = net.mask_token[0], net.mask_token[0]
+    t = torch.cat([net.net.cls_token.expand(2, -1, -1), t], 1) + net.net.pos_embed
+    close(net(x, mask=mask).patches, net.net.norm(net.net.blocks(t))[:, 1:])
+    net(x, mask=mask).patches.sum().backward()
+    assert net.mask_token.grad is not None and bool(net.mask_token.grad.any())
+
+
+def test_the_encoder_of_mae_is_one_that_keeps_patches() -> None:
+    """Encoder and decoder of facebookresearch/mae, models_mae.py: the authors' prediction (golden ``mae``)."""
+    golden = load_file(GOLDEN / "mae.safetensors")
+    state = {k.removeprefix("state/"): v for k, v in golden.items() if k.startswith("state/")}
+    net = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2, num_classes=0, dynamic_img_size=True
+    )
+    backbone = Backbone(net, 32).double()
+    fixed = net.pos_embed.detach().clone()
+    backbone.fix_positions(columns_first=True)
+    assert not torch.equal(fixed, net.pos_embed) and not net.pos_embed.requires_grad
+    torch.testing.assert_close(net.pos_embed, state["pos_embed"], rtol=0, atol=1e-6)
+    backbone.load_timm_state({name: state[name] for name in net.state_dict()})
+    order = golden["noise"].argsort(1)
+    kept = int((golden["mask"] == 0).sum(1)[0])
+    found = backbone(golden["x"], keep=order[:, :kept])
+
+    def embed(t: Tensor) -> Tensor:
+        return torch.nn.functional.linear(t, state["decoder_embed.weight"], state["decoder_embed.bias"])
+
+    decoder = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=12, depth=1, num_heads=2, mlp_ratio=2, num_classes=0
+    ).double()
+    decoder.blocks.load_state_dict(
+        {k.removeprefix("decoder_blocks."): v for k, v in state.items() if k.startswith("decoder_blocks.")}
+    )
+    dropped = state["mask_token"].expand(2, 16 - kept, -1)
+    places = torch.cat([embed(found.patches), dropped], 1).gather(1, order.argsort(1)[..., None].expand(-1, -1, 12))
+    t = decoder.blocks(torch.cat([embed(found.prefix), places], 1) + state["decoder_pos_embed"])
+    t = torch.nn.functional.layer_norm(t, (12,), state["decoder_norm.weight"], state["decoder_norm.bias"], 1e-6)
+    predicted = torch.nn.functional.linear(t[:, 1:], state["decoder_pred.weight"], state["decoder_pred.bias"])
+    close(predicted, golden["pred"])
+
+
+def test_a_net_that_is_not_a_vit_refuses_masks() -> None:
+    net, x = resnet(32), torch.randn(1, 3, 32, 32)
+    for wish in ({"mask": torch.ones(1, 16)}, {"keep": torch.ones(1, 16)}, {"blocks": 1}):
+        with pytest.raises(SpecError, match="need a ViT, this is a ResNet"):
+            net(x, **wish)
+    with pytest.raises(SpecError, match="need a ViT"):
+        net.add_mask_token()

@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_image
 from sslctl.data.in_memory import in_batches
 from sslctl.data.loader import Loader
 from sslctl.data.source import ArraySource
-from sslctl.engine.setup import open_surroundings
+from sslctl.engine.setup import open_inputs
 from sslctl.methods.resolve import resolve
 from sslctl.views.augment import Augment
 from sslctl.views.recipe import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, ViewSpec
@@ -54,6 +54,6 @@ def test_a_run_reads_large_jpegs_reduced_where_it_is_told_to(tmp_path: Path, dec
         "views": {"multi_crop": "2x64@0.2-1"},
         "method": {"name": "simclr"},
     }
-    around = open_surroundings(resolve(layer))
-    assert around.train.read(0).shape[0] == side
-    assert any("data.decode=reduced" in note for note in around.notes) is (decode == "full")
+    inputs = open_inputs(resolve(layer))
+    assert inputs.train.read(0).shape[0] == side
+    assert any("data.decode=reduced" in note for note in inputs.notes) is (decode == "full")

@@ -30,13 +30,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sslctl.backbones.compiling import choose_compile
 from sslctl.engine.loop import take_step
 from sslctl.engine.optimizers import build_optimizer
-from sslctl.engine.setup import build, open_surroundings
-from sslctl.engine.training import Training
-from sslctl.methods import METHODS
+from sslctl.engine.setup import Training, build, open_inputs
+from sslctl.methods import METHODS, load_method
 from sslctl.methods.resolve import resolve
-from sslctl.runtime.device import Beside, send
+from sslctl.runtime.device import SideStream, send
 from sslctl.schedule import Step
-from tests.methods.small import SMALL
 from tests.training import picture_folder, small_spec
 
 CUDA = torch.device("cuda")
@@ -122,8 +120,8 @@ def backward(t: Training) -> Callable[[Tensor], None]:
 
 def opened(path: Path, name: str, optimizer: str = "adamw", **sections: Any) -> Training:
     user = small_spec(path, name, optimizer, **sections)
-    user["method"] = {"name": name, **SMALL[name]}
-    return build(open_surroundings(resolve(user)))
+    user["method"] = {"name": name, **load_method(name).tiny}
+    return build(open_inputs(resolve(user)))
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +212,7 @@ def test_what_is_made_beside_waits_for_nothing_and_is_waited_for(monkeypatch):
     monkeypatch.setattr(
         Tensor, "record_stream", lambda x, stream: said.append((tuple(x.shape), "kept by", stream.name))
     )
-    beside = Beside(CUDA)
+    beside = SideStream(CUDA)
     with FakeTensorMode():
         made = beside(lambda: ([torch.empty(2, device=CUDA)], torch.empty(3, device=CUDA), torch.empty(4), None))
     assert len(made) == 4

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 import torch
 
-from sslctl.engine.background_writer import Saver
+from sslctl.engine.background_writer import BackgroundWriter
 from sslctl.engine.loop import take_step, train
 from sslctl.errors import MachineError
 from sslctl.profiling.estimate import noise_views
@@ -37,7 +37,7 @@ def test_training_on_does_not_change_a_snapshot(tmp_path, optimizer):
 def test_one_at_a_time_in_order_beside_the_caller():
     done: list[int] = []
     first = threading.Event()
-    with closing(Saver()) as saver:
+    with closing(BackgroundWriter()) as saver:
         saver.submit(lambda: (first.wait(10), done.append(1))[1])
         assert done == [], "the caller did not wait"
         first.set()
@@ -50,7 +50,7 @@ def test_an_error_is_raised_once_at_the_next_call():
     def fails() -> None:
         raise MachineError("no room")
 
-    saver = Saver()
+    saver = BackgroundWriter()
     saver.submit(fails)
     with pytest.raises(MachineError, match="no room"):
         saver.submit(lambda: None)

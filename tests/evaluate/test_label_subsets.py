@@ -12,7 +12,7 @@ from sslctl.data.source import FileSource
 from sslctl.errors import DataError, SpecError
 from sslctl.evaluate.features.extract import Features
 from sslctl.evaluate.label_subsets import FewLabels, choose, find_listed, over_draws, parse_labels
-from sslctl.evaluate.score import Score, Predictions, score
+from sslctl.evaluate.score import Predictions, Score, score
 
 LABELS = torch.tensor([0] * 300 + [1] * 100 + [2] * 4)[torch.randperm(404, generator=torch.Generator().manual_seed(0))]
 

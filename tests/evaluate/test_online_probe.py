@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from sslctl.cli.main import app
 from sslctl.engine import loop as engine
-from sslctl.engine.background_writer import Saver
+from sslctl.engine.background_writer import BackgroundWriter
 from sslctl.engine.loop import train
 from sslctl.errors import DataError, Stopped
 from sslctl.evaluate.online_probe import Probe, open_probe
@@ -112,10 +112,10 @@ def test_best_is_the_earliest_checkpoint_with_the_highest_score(pictures: Path, 
     with Run(tmp_path / "r") as run:
         train(t, run, StopAfter(99), silent)
     best = checkpoint.read_meta(run.best)
-    assert (best["step"], best["probe"]["probe_knn"]) == (2, 0.5)
+    assert best.step == 2 and best.probe["probe_knn"] == 0.5
     go(small_spec(pictures, run={"keep": 9}), tmp_path / "plain")
     numbered = tmp_path / "plain" / "checkpoints" / "step-000000002.safetensors"
-    assert checkpoint.read(numbered)[0]["sha256"] == best["sha256"]
+    assert checkpoint.read(numbered)[0].sha256 == best.sha256
 
 
 def test_a_run_resumed_from_its_best_checkpoint_ends_in_the_same_bits(
@@ -143,7 +143,7 @@ def test_a_run_resumed_from_its_best_checkpoint_ends_in_the_same_bits(
 
 def test_a_damaged_best_is_written_anew_when_its_step_comes_again(pictures: Path, tmp_path: Path) -> None:
     t = replace(training(small_spec(pictures)), probe=scripted([0.9, 0.9]))
-    with Run(tmp_path / "r") as run, closing(Saver()) as saver:
+    with Run(tmp_path / "r") as run, closing(BackgroundWriter()) as saver:
         engine.keep_best(t, run, {"step": 5, "probe_knn": 0.9}, saver)
         engine.keep_best(t, run, {"step": 5, "probe_knn": 0.7}, saver)
         saver.wait()

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from sslctl.evaluate.score import Score, Predictions, bootstrap, ranks, score, wilson
+from sslctl.evaluate.score import Predictions, Score, bootstrap, ranks, score, wilson
 
 
 def test_wilson_interval_is_that_of_the_tables() -> None:

@@ -21,6 +21,8 @@ from sslctl.layers.precision import full_precision, unit
 from sslctl.layers.teacher import EMA
 from sslctl.schedule import Step
 
+from ..stubs import StubBackbone
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -57,14 +59,14 @@ def test_heads_are_built_as_asked(head: nn.Sequential, words: str) -> None:
     assert shape_of(head) == words.split()
 
 
-class Spy(nn.Module):
+class Spy(StubBackbone):
     """A backbone that remembers the batches it saw: mean and largest of the pixels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[tuple[int, ...]] = []
 
-    def forward(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
         self.seen.append(tuple(x.shape))
         return torch.stack([x.mean((1, 2, 3)), x.amax((1, 2, 3))], 1)
 
@@ -76,8 +78,8 @@ def test_views_of_one_size_go_together_and_come_back_in_order() -> None:
     h, z = encode(Encoder(spy, head), views)
     assert spy.seen == [(6, 3, 8, 8), (9, 3, 4, 4)]
     for i, view in enumerate(views):
-        torch.testing.assert_close(h[i], Spy()(view))
-        torch.testing.assert_close(z[i], head(Spy()(view)))
+        torch.testing.assert_close(h[i], Spy().pool(view))
+        torch.testing.assert_close(z[i], head(Spy().pool(view)))
 
 
 def test_the_head_sees_all_views_at_once() -> None:
@@ -101,8 +103,18 @@ def test_weight_normed_is_torchs_and_copies() -> None:
     assert set(layer.state_dict()) == {"weight_g", "weight_v"}
 
 
+class Line(StubBackbone):
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(3, 3)
+
+    def pool(self, x: Tensor) -> Tensor:
+        out: Tensor = self.line(x)
+        return out
+
+
 def test_a_teacher_follows_parameters_and_leaves_buffers() -> None:
-    student = Encoder(nn.Linear(3, 3), nn.BatchNorm1d(3)).double()
+    student = Encoder(Line(), nn.BatchNorm1d(3)).double()
     teacher = EMA(student)
     before = {k: v.clone() for k, v in teacher.net.state_dict().items()}
     with torch.no_grad():

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from sslctl.methods.base import Method
 
+from ..stubs import StubBackbone
+
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
@@ -24,7 +26,7 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-class Tiny(nn.Module):
+class Tiny(StubBackbone):
     """The backbone of the authors' modules in the golden traces: Linear 12 -> 10, batch norm, ReLU."""
 
     dim = 10
@@ -34,7 +36,7 @@ class Tiny(nn.Module):
         self.lin = nn.Linear(12, 10)
         self.bn = nn.BatchNorm1d(10)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
         out: Tensor = self.bn(self.lin(x)).relu()
         return out
 

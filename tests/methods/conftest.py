@@ -17,8 +17,10 @@ from sslctl.methods.base import Method, Output, Views
 from sslctl.schedule import Schedule, Step, constant
 from sslctl.spec.schema import OptimSpec
 
+from ..stubs import StubBackbone
 
-class Net(nn.Module):
+
+class Net(StubBackbone):
     """The smallest backbone with batch norm, (B, 3, H, W) -> (B, 8) for any H and W."""
 
     dim = 8
@@ -33,7 +35,7 @@ class Net(nn.Module):
             nn.Flatten(),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
         out: Tensor = self.net(x)
         return out
 

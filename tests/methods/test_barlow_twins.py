@@ -17,11 +17,12 @@ from sslctl.engine.optimizers import build_optimizer
 from sslctl.engine.setup import lr_schedule
 from sslctl.layers.losses import squared_products
 from sslctl.methods.barlow_twins import BarlowTwins, BarlowTwinsParams, redundancy, standardize
-from sslctl.methods.base import Facts, Views
+from sslctl.methods.base import Context, Views
 from sslctl.methods.vicreg import VICReg, VICRegParams, variance_covariance
 from sslctl.schedule import Step
 from sslctl.spec.schema import OptimSpec
 
+from ..stubs import Flat
 from .compare import same
 
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -40,14 +41,14 @@ def test_barlow_twins_is_the_authors(golden: Golden, dtype: torch.dtype) -> None
     same(redundancy(z1, z2, 0.005), case["loss_lambda0.005"])
 
 
-class Flat(nn.Identity):
-    """A backbone that gives its input, which is the embedding too: the authors' golden network."""
+class Embeddings(Flat):
+    """A backbone whose input is the embedding too: the authors' golden network."""
 
     dim = 10
 
 
 def vicreg() -> VICReg:
-    method = VICReg(VICRegParams(out=10), Flat(), Facts(100, 8))  # type: ignore[arg-type]
+    method = VICReg(VICRegParams(out=10), Embeddings(), Context(100, 8))  # type: ignore[arg-type]
     method.student.head = nn.Identity()
     return method
 
@@ -91,7 +92,7 @@ def test_pairs_are_a_global_view_and_another_each_once(
     n = globals + locals
     pairs = [(a, b) for a in range(globals) for b in range(n) if a < b]
 
-    barlow = BarlowTwins(BarlowTwinsParams(out=9), net(), Facts(100, 6)).double()
+    barlow = BarlowTwins(BarlowTwinsParams(out=9), net(), Context(100, 6)).double()
     z = [barlow.student(x) for x in views.all]
     bn = nn.BatchNorm1d(9, affine=False).double()
     losses = []
@@ -101,7 +102,7 @@ def test_pairs_are_a_global_view_and_another_each_once(
         losses.append(sum(away[i, j] ** 2 * (1 if i == j else 0.0051) for i in range(9) for j in range(9)))
     torch.testing.assert_close(barlow(views, Step(0, 4, 2)).loss, torch.stack(losses).mean(), rtol=1e-9, atol=0)
 
-    method = VICReg(VICRegParams(out=9, invariance=3.0, variance=5.0, covariance=7.0), net(), Facts(100, 6)).double()
+    method = VICReg(VICRegParams(out=9, invariance=3.0, variance=5.0, covariance=7.0), net(), Context(100, 6)).double()
     z = [method.student(x) for x in views.all]
     invariance = torch.stack([F.mse_loss(z[a], z[b]) for a, b in pairs]).mean()
     variance = torch.stack([F.relu(1 - (x.var(0) + 1e-4).sqrt()).mean() for x in z]).mean()
@@ -124,7 +125,7 @@ def test_scale_and_shift_of_an_embedding_change_nothing_for_barlow_twins() -> No
 
 def test_biases_and_norms_have_the_authors_learning_rate(golden: Golden, net: Callable[[], Any]) -> None:
     """The golden schedule's two rates, 0.2 and 0.0048 at batch 2048, through the optimizer's groups."""
-    method = BarlowTwins(BarlowTwinsParams(out=9), net(), Facts(4096, 2048))
+    method = BarlowTwins(BarlowTwinsParams(out=9), net(), Context(4096, 2048))
     optim = OptimSpec(**{**BarlowTwins.recipe["optim"], "lr_end": 0.2 * 8 * 0.001})
     weights, rest = build_optimizer(optim, method).param_groups
     assert weights["decay"] and weights["adapt"] and not rest["decay"] and not rest["adapt"]
@@ -138,6 +139,6 @@ def test_biases_and_norms_have_the_authors_learning_rate(golden: Golden, net: Ca
 
 @pytest.mark.parametrize(("cls", "biased"), [(BarlowTwins, False), (VICReg, True)])
 def test_heads_are_the_authors(net: Callable[[], Any], cls: Any, biased: bool) -> None:
-    head = cls(cls.Params(out=9), net(), Facts(100, 6)).student.head
+    head = cls(cls.Params(out=9), net(), Context(100, 6)).student.head
     assert [type(layer).__name__ for layer in head] == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
     assert [head[i].bias is not None for i in (0, 3, 6)] == [biased, biased, False]

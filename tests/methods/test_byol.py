@@ -16,7 +16,7 @@ from sslctl.backbones import build_backbone
 from sslctl.layers.losses import mean_cosines, mean_of_others
 from sslctl.layers.precision import unit
 from sslctl.layers.teacher import EMA
-from sslctl.methods.base import Facts, Views
+from sslctl.methods.base import Context, Views
 from sslctl.methods.byol import BYOL, BYOLParams, Standardized
 from sslctl.schedule import Step, constant, cosine
 from sslctl.spec.schema import BackboneSpec, OptimSpec
@@ -53,7 +53,7 @@ def views_of(random_views: Callable[..., Views], globals: int, locals: int) -> V
 def test_pairs_are_all_views_with_all_other_global_ones(
     net: Callable[[], Any], random_views: Callable[..., Views], globals: int, locals: int
 ) -> None:
-    method = BYOL(BYOLParams(**SMALL), net(), Facts(100, 6)).double()  # type: ignore[arg-type]
+    method = BYOL(BYOLParams(**SMALL), net(), Context(100, 6)).double()  # type: ignore[arg-type]
     views = views_of(random_views, globals, locals)
     p = [unit(method.predictor(method.student(x))) for x in views.all]  # every view with statistics of its own
     z = [unit(method.teacher(x)) for x in views.globals]
@@ -69,7 +69,7 @@ def shape_of(head: Any) -> list[str]:
 def test_heads_are_the_authors(net: Callable[[], Any]) -> None:
     backbone = net()
     backbone.dim = 400
-    method = BYOL(BYOLParams(hidden=300, out=200), backbone, Facts(100, 6))
+    method = BYOL(BYOLParams(hidden=300, out=200), backbone, Context(100, 6))
     for head, width in ((method.student.head, 400), (method.predictor, 200)):
         assert shape_of(head) == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
         first, last = head[0], head[3]  # type: ignore[index]
@@ -87,7 +87,7 @@ def test_without_batch_statistics_an_image_does_not_see_its_neighbours() -> None
     arch = BackboneSpec(arch="resnetv2_50x1_bit", args={"channels": [128, 128, 128, 128], "stem_chs": 32})
     torch.manual_seed(0)
     backbone = build_backbone(arch, 64)
-    method = BYOL(BYOLParams(head_norm="group", **SMALL), backbone, Facts(100, 6)).train()  # type: ignore[arg-type]
+    method = BYOL(BYOLParams(head_norm="group", **SMALL), backbone, Context(100, 6)).train()  # type: ignore[arg-type]
     assert not [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     x = torch.randn(4, 3, 64, 64)
     whole, alone = (method.predictor(method.student(images)) for images in (x, x[:1]))
@@ -114,7 +114,7 @@ def test_a_teacher_that_stays_and_one_that_is_the_student(
     moves: bool,
     equals: bool,
 ) -> None:
-    method = BYOL(BYOLParams(momentum=constant(momentum), predictor=False, **SMALL), net(), Facts(100, 6))  # type: ignore[arg-type]
+    method = BYOL(BYOLParams(momentum=constant(momentum), predictor=False, **SMALL), net(), Context(100, 6))  # type: ignore[arg-type]
     assert isinstance(method.predictor, nn.Identity) and isinstance(method.teacher, EMA)
     before = method.teacher.net.head[0].weight.clone()
     trainer(method, OptimSpec(name="sgd"), constant(0.1)).step(random_views((2, 16)), Step(0, 4, 2))
@@ -123,7 +123,7 @@ def test_a_teacher_that_stays_and_one_that_is_the_student(
 
 
 def test_momentum_comes_from_the_step(net: Callable[[], Any]) -> None:
-    method = BYOL(BYOLParams(momentum=cosine(0.5, 1.0), **SMALL), net(), Facts(100, 6))  # type: ignore[arg-type]
+    method = BYOL(BYOLParams(momentum=cosine(0.5, 1.0), **SMALL), net(), Context(100, 6))  # type: ignore[arg-type]
     start = method.teacher.net.head[0].weight.clone()
     with torch.no_grad():
         method.student.head[0].weight.add_(1.0)

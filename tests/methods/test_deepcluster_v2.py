@@ -6,6 +6,7 @@ Golden: ``cluster_memory`` of facebookresearch/swav, main_deepclusterv2.py, in f
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from torch import Tensor
 from sslctl.errors import SpecError
 from sslctl.layers.clusters import kmeans
 from sslctl.layers.precision import unit
-from sslctl.methods.base import Facts, Views
+from sslctl.methods.base import Context, Views
 from sslctl.methods.deepcluster_v2 import UNKNOWN, DeepClusterV2, DeepClusterV2Params
 from sslctl.schedule import Step, constant
 from sslctl.spec.schema import OptimSpec
@@ -45,12 +46,14 @@ def test_a_cluster_that_lost_its_rows_keeps_its_centroid() -> None:
 
 def make(net: Any, **params: Any) -> DeepClusterV2:
     torch.manual_seed(0)
-    return DeepClusterV2(DeepClusterV2Params(hidden=8, out=5, **{"prototypes": (3, 2), **params}), net(), Facts(12, 6))
+    return DeepClusterV2(
+        DeepClusterV2Params(hidden=8, out=5, **{"prototypes": (3, 2), **params}), net(), Context(12, 6)
+    )
 
 
 def batch(random_views: Callable[..., Views], index: int) -> Views:
     views = random_views((2, 16), (2, 8), seed=index)
-    return views._replace(index=torch.arange(6) + 6 * (index % 2))
+    return replace(views, index=torch.arange(6) + 6 * (index % 2))
 
 
 def test_the_first_epoch_fills_the_memory_and_moves_nothing(
@@ -106,10 +109,10 @@ def test_parts_of_a_batch_see_the_same_clusters(net: Callable[[], Any], random_v
 def test_images_not_seen_yet_have_no_cluster(net: Callable[[], Any], random_views: Callable[..., Views]) -> None:
     """An epoch leaves out what does not fill a batch: those images wait."""
     torch.manual_seed(0)
-    method = DeepClusterV2(DeepClusterV2Params(hidden=8, out=5, prototypes=(3,)), net(), Facts(15, 6))
+    method = DeepClusterV2(DeepClusterV2Params(hidden=8, out=5, prototypes=(3,)), net(), Context(15, 6))
     for index in range(2):
         method(batch(random_views, index), Step(index, 6, 2))
-    views = batch(random_views, 2)._replace(index=torch.tensor([0, 1, 2, 12, 13, 14]))
+    views = replace(batch(random_views, 2), index=torch.tensor([0, 1, 2, 12, 13, 14]))
     output = method(views, Step(2, 6, 2))
     assert output.logs["known"] == 0.5 and torch.isfinite(output.loss)
     assert (method.assignments[0, 12:] == UNKNOWN).all() and (method.assignments[0, :12] >= 0).all()

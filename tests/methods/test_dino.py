@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sslctl.backbones import Backbone, build_backbone
 from sslctl.layers.buffers import Center
 from sslctl.layers.losses import swapped_cross_entropy
-from sslctl.methods.base import Facts, Views
+from sslctl.methods.base import Context, Views
 from sslctl.methods.dino import DINO, DINOParams, Head
 from sslctl.schedule import Schedule, Step, cosine
 from sslctl.spec.schema import BackboneSpec, OptimSpec
@@ -119,7 +119,7 @@ def test_parameter_groups_are_the_authors(arch: str, norm_last_layer: bool) -> N
     expected = json.loads(path.read_text())[f"{arch}.norm_last_layer_{norm_last_layer}"]
     backbone = tiny_vit() if arch == "vit" else build_backbone(BackboneSpec(arch=arch), 224)
     params = DINOParams(prototypes=20, hidden=14, bottleneck=8, norm_last_layer=norm_last_layer)
-    decay, rest = DINO(params, backbone, Facts(100, 4)).groups()
+    decay, rest = DINO(params, backbone, Context(100, 4)).groups()
     assert decay.decay and not rest.decay and not rest.adapt
     assert [official_name(name) for name, _ in decay.params] == expected["regularized"]
     assert [official_name(name) for name, _ in rest.params] == expected["not_regularized"]
@@ -134,7 +134,7 @@ def trace_method(case: dict[str, Tensor], norm_last_layer: bool, dtype: torch.dt
         momentum=cosine(0.9, 1.0),
         teacher_temperature=WARM,
     )
-    method = DINO(params, tiny_vit(), Facts(9, 3)).to(dtype)
+    method = DINO(params, tiny_vit(), Context(9, 3)).to(dtype)
     init = part(case, "init/student/")
     for net in (method.student, method.teacher.net):
         net.load_state_dict({name: init[official_name(name)] for name in net.state_dict()})
@@ -173,7 +173,7 @@ def test_the_last_layer_is_frozen_for_its_epochs(
     net: Callable[[], Any], random_views: Callable[..., Views], trainer: Callable[..., Any]
 ) -> None:
     params = DINOParams(prototypes=12, hidden=8, bottleneck=4, norm_last_layer=False, freeze_last_layer_epochs=1)
-    method = DINO(params, net(), Facts(100, 6))
+    method = DINO(params, net(), Context(100, 6))
     train = trainer(method, OptimSpec(name="adamw", lr=0.01), cosine(0.01, 0.0), cosine(0.04, 0.4))
     last = method.student.head.last_layer
     moved = []
@@ -185,7 +185,7 @@ def test_the_last_layer_is_frozen_for_its_epochs(
 
 
 def test_the_centre_moves_after_it_was_used(net: Callable[[], Any], random_views: Callable[..., Views]) -> None:
-    method = DINO(DINOParams(prototypes=12, hidden=8, bottleneck=4, center_momentum=0.5), net(), Facts(100, 6))
+    method = DINO(DINOParams(prototypes=12, hidden=8, bottleneck=4, center_momentum=0.5), net(), Context(100, 6))
     views = random_views((2, 16))
     t = method.teacher(torch.cat(views.globals)).unflatten(0, (2, -1))
     s = method.student(torch.cat(views.globals)).unflatten(0, (2, -1))
@@ -194,14 +194,14 @@ def test_the_centre_moves_after_it_was_used(net: Callable[[], Any], random_views
     torch.testing.assert_close(method.center.value, 0.5 * t.mean((0, 1)))
     assert not torch.allclose(method(views, Step(1, 8, 2)).loss, uncentred)
 
-    without = DINO(DINOParams(prototypes=12, hidden=8, bottleneck=4, center_momentum=1), net(), Facts(100, 6))
+    without = DINO(DINOParams(prototypes=12, hidden=8, bottleneck=4, center_momentum=1), net(), Context(100, 6))
     without(views, Step(0, 8, 2))
     assert not without.center.value.any()
 
 
 def test_only_the_student_drops_paths() -> None:
     backbone = build_backbone(BackboneSpec(arch="vit_tiny_patch16_224", drop_path=0.5, args={"depth": 3}), 48)
-    method = DINO(DINOParams(prototypes=12, hidden=8, bottleneck=4), backbone, Facts(100, 6)).train()
+    method = DINO(DINOParams(prototypes=12, hidden=8, bottleneck=4), backbone, Context(100, 6)).train()
     x = torch.randn(16, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     twice = [method.teacher(x) for _ in range(2)]
     assert torch.equal(*twice), "a teacher sees its images whole"
@@ -211,6 +211,6 @@ def test_only_the_student_drops_paths() -> None:
 
 
 def test_evaluation_takes_the_teacher(net: Callable[[], Any]) -> None:
-    method = DINO(DINOParams(prototypes=12, hidden=8, bottleneck=4), net(), Facts(100, 6))
+    method = DINO(DINOParams(prototypes=12, hidden=8, bottleneck=4), net(), Context(100, 6))
     assert method.encoder() is method.teacher.net.backbone
     assert not any(p.requires_grad for p in method.encoder().parameters())

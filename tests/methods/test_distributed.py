@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tests.stubs import StubBackbone
+
 ROOT = Path(__file__).parents[2]
 BATCH = 8
 STEPS = 3
 
 
-class Net(nn.Module):
+class Net(StubBackbone):
     """A backbone (B, 3, H, W) -> (B, 8), with or without statistics over the batch."""
 
     dim = 8
@@ -28,7 +30,7 @@ class Net(nn.Module):
         between = nn.BatchNorm2d(8) if norm else nn.Tanh()
         self.net = nn.Sequential(nn.Conv2d(3, 8, 3), between, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 8))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
         out: Tensor = self.net(x)
         return out
 
@@ -37,15 +39,16 @@ def measure(name: str, rank: int, processes: int, norm: bool = False) -> dict[st
     """Losses, the last gradient and all buffers after some steps on this process's share of each batch."""
     from sslctl.layers.batch_norm import share_statistics
     from sslctl.methods import load_method
-    from sslctl.methods.base import Facts, Views
+    from sslctl.methods.base import Context, Views
     from sslctl.runtime import distributed
     from sslctl.schedule import Step
     from sslctl.spec.parsing import check
-    from tests.methods.small import SMALL
+    from tests.stubs import tiny_vit
 
     torch.manual_seed(0)
     cls: Any = load_method(name)
-    method = cls(check(cls.Params, SMALL[name]), Net(norm), Facts(100, BATCH, classes=3)).double()
+    net = tiny_vit() if cls.needs_vit else Net(norm)
+    method = cls(check(cls.Params, cls.tiny), net, Context(100, BATCH, classes=3)).double()
     method.train(norm)  # in evaluation, heads with batch norm take its running statistics
     if processes > 1 and cls.shares_norm:
         share_statistics(method, torch.device("cpu"))

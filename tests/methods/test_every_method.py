@@ -14,15 +14,16 @@ from sslctl.backbones import build_backbone
 from sslctl.errors import SpecError
 from sslctl.layers.teacher import EMA
 from sslctl.methods import METHODS, load_method
-from sslctl.methods.base import Facts, Method, Views
+from sslctl.methods.base import Context, Method, Views
 from sslctl.runs import checkpoint
+from sslctl.runs.meta import DataFacts, ImageSpec, Meta
 from sslctl.schedule import Step, constant
 from sslctl.spec.crops import parse_crops
 from sslctl.spec.parsing import check, check_spec, problems
 from sslctl.spec.schema import BackboneSpec, OptimSpec, ViewsSpec
 from sslctl.views.recipe import plan_views
 
-from .small import SMALL
+from ..stubs import tiny_vit
 
 BATCH = 6
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -30,15 +31,17 @@ every_crops = pytest.mark.parametrize(
     ("globals", "locals"), [((2, 24), (4, 12)), ((2, 16), (0, 0)), ((1, 16), (2, 8)), ((3, 16), (1, 8))]
 )
 
+META = Meta(spec={}, image=ImageSpec(size=16, mean=(0, 0, 0), std=(1, 1, 1)), data=DataFacts(name="noise"))
 
-FACTS = Facts(100, BATCH, classes=3)
+
+CONTEXT = Context(100, BATCH, classes=3)
 LATER = Step(5, 10, 5)  # DeepCluster does not train in the first epoch
 
 
-def build(name: str, net: Callable[[], nn.Module], facts: Facts = FACTS, seed: int = 0) -> Method[Any]:
+def build(name: str, net: Callable[[], nn.Module], context: Context = CONTEXT, seed: int = 0) -> Method[Any]:
     torch.manual_seed(seed)
     cls: Any = load_method(name)
-    method: Method[Any] = cls(check(cls.Params, SMALL[name]), net(), facts)
+    method: Method[Any] = cls(check(cls.Params, cls.tiny), tiny_vit() if cls.needs_vit else net(), context)
     if name == "deepcluster-v2":
         nn.init.normal_(method.get_buffer("memory"))  # as if after its first epoch
     return method
@@ -85,7 +88,7 @@ def test_losses_are_finite_and_every_view_contributes(
     net: Callable[[], nn.Module],
     random_views: Callable[..., Views],
 ) -> None:
-    method = build(name, net, FACTS._replace(globals=globals[0], locals=locals[0]))
+    method = build(name, net, CONTEXT._replace(globals=globals[0], locals=locals[0]))
     views = random_views(globals, locals)
     for view in views.all:
         view.requires_grad_()
@@ -105,7 +108,7 @@ def test_outputs_are_what_the_loop_takes(
     assert output.embedding.shape[0] == BATCH and output.embedding.ndim == 2 and not output.embedding.requires_grad
     assert all(isinstance(v, Tensor) and v.ndim == 0 and not v.requires_grad for v in output.logs.values())
     assert all(torch.isfinite(v) for v in output.logs.values())
-    assert method.encoder()(torch.randn(3, 3, 16, 16)).shape == (3, 8)
+    assert method.encoder()(torch.randn(3, 3, 16, 16)).pooled.shape == (3, 8)
 
 
 @every_method
@@ -184,7 +187,7 @@ def test_resuming_is_bit_exact(
     train = trainer(method, spec, constant(0.01), constant(0.001))
     path = tmp_path / "step.safetensors"
     run(method, train, 0, 3)
-    checkpoint.write(path, *checkpoint.snapshot(method, train.training.optimizer, {"step": 3, "spec": {}, "image": {}}))
+    checkpoint.write(path, *checkpoint.snapshot(method, train.training.optimizer, META.but(step=3)))
     whole = run(method, train, 3, 6).state_dict()
 
     other = build(name, net, seed=99)

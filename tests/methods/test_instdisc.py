@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslctl.layers.precision import unit
-from sslctl.methods.base import Facts, Views
+from sslctl.methods.base import Context, Views
 from sslctl.methods.instdisc import EPS, InstDisc, InstDiscParams
 from sslctl.schedule import Step
 
+from ..stubs import Flat
 from .compare import part
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
@@ -26,7 +27,7 @@ Golden = Callable[[str], dict[str, Tensor]]
 
 def make(net: Any, images: int = 20, **params: Any) -> InstDisc:
     torch.manual_seed(0)
-    return InstDisc(InstDiscParams(out=6, **params), net(), Facts(images, 4, globals=1))
+    return InstDisc(InstDiscParams(out=6, **params), net(), Context(images, 4, globals=1))
 
 
 def test_nce_and_memory_are_the_authors(golden: Golden, net: Callable[[], Any]) -> None:
@@ -50,7 +51,7 @@ def test_the_full_softmax_is_the_authors(golden: Golden, net: Callable[[], Any])
     method.memory.copy_(case["memory0"])
     x = case["x"].requires_grad_()
     method.student.forward = lambda _: x  # type: ignore[method-assign, assignment]
-    method.student.backbone, method.student.head = torch.nn.Identity(), torch.nn.Identity()
+    method.student.backbone, method.student.head = Flat(), torch.nn.Identity()
     output = method(Views([x], [], case["index"]), Step(0, 4, 2))
     torch.testing.assert_close(output.loss, case["loss"], **CLOSE)
     gradient = torch.autograd.grad(output.loss, x)[0]
@@ -108,7 +109,7 @@ def test_noise_contrast_is_its_formula(net: Callable[[], Any]) -> None:
 def test_negatives_change_with_step_and_seed_alone(net: Callable[[], Any], random_views: Callable[..., Views]) -> None:
     def loss(seed: int, index: int) -> float:
         torch.manual_seed(0)
-        method = InstDisc(InstDiscParams(out=6, negatives=5), net(), Facts(50, 6, globals=1))
+        method = InstDisc(InstDiscParams(out=6, negatives=5), net(), Context(50, 6, globals=1))
         return float(method(random_views((1, 16)), Step(index, 4, 2, seed)).loss.detach())
 
     assert loss(0, 1) == loss(0, 1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sslctl.backbones import build_backbone
 from sslctl.layers.encoder import Encoder, encode, encode_in_groups, encode_shuffled
 from sslctl.layers.heads import mlp
-from sslctl.methods.base import Facts, Views
+from sslctl.methods.base import Context, Views
 from sslctl.methods.end_to_end import EndToEnd, EndToEndParams
 from sslctl.methods.moco import MoCo, MoCoParams, MoCoV2, MoCoV2Params
 from sslctl.schedule import Step, constant
@@ -35,7 +35,7 @@ def test_training_is_the_authors(
 ) -> None:
     case = {k: v.to(dtype) if v.is_floating_point() else v for k, v in golden(version).items()}
     params = cls.Params(out=8, queue=12, momentum=constant(0.9), norm_groups=1)  # type: ignore[call-arg]
-    method = cls(params, Tiny(), Facts(1000, 4)).to(dtype)  # type: ignore[arg-type]
+    method = cls(params, Tiny(), Context(1000, 4)).to(dtype)  # type: ignore[arg-type]
     assert params.temperature == {"moco_v1": 0.07, "moco_v2": 0.2}[version]
     query = part(case, "init/encoder_q.")
     for net in (method.student, method.teacher.net):
@@ -73,7 +73,7 @@ def test_pairs_are_as_documented(
     net: Callable[[], Any], random_views: Callable[..., Views], globals: int, locals: int, symmetric: bool
 ) -> None:
     params = MoCoV2Params(out=5, queue=9, symmetric=symmetric, norm_groups=1)
-    method = MoCoV2(params, net(), Facts(1000, 6)).double().eval()
+    method = MoCoV2(params, net(), Context(1000, 6)).double().eval()
     views = random_views((globals, 16), (locals, 8))
     views = Views([x.double() for x in views.globals], [x.double() for x in views.locals], views.index)
     queue = method.queue.keys.clone()
@@ -93,8 +93,8 @@ def test_pairs_are_as_documented(
 
 
 def test_the_queue_is_no_longer_than_the_set(net: Callable[[], Any]) -> None:
-    assert len(MoCo(MoCoParams(out=5), net(), Facts(50, 6)).queue.keys) == 50
-    assert len(MoCo(MoCoParams(out=5, queue=40), net(), Facts(50, 6)).queue.keys) == 40
+    assert len(MoCo(MoCoParams(out=5), net(), Context(50, 6)).queue.keys) == 50
+    assert len(MoCo(MoCoParams(out=5, queue=40), net(), Context(50, 6)).queue.keys) == 40
 
 
 def pass_for_each_group(net: Encoder, views: Sequence[Tensor], parts: int) -> tuple[Tensor, Tensor]:
@@ -146,7 +146,7 @@ def test_companies_change_from_step_to_step_and_with_the_seed(
 ) -> None:
     def loss(seed: int, index: int) -> float:
         torch.manual_seed(0)
-        method = MoCo(MoCoParams(out=5, queue=9, norm_groups=2), net(), Facts(1000, 6))
+        method = MoCo(MoCoParams(out=5, queue=9, norm_groups=2), net(), Context(1000, 6))
         return float(method(random_views((2, 16)), Step(index, 4, 2, seed)).loss.detach())
 
     assert loss(0, 1) == loss(0, 1)
@@ -154,14 +154,14 @@ def test_companies_change_from_step_to_step_and_with_the_seed(
 
 
 def test_everything_decays(net: Callable[[], Any]) -> None:
-    (group,) = MoCo(MoCoParams(out=5, queue=9), net(), Facts(1000, 6)).groups()
+    (group,) = MoCo(MoCoParams(out=5, queue=9), net(), Context(1000, 6)).groups()
     assert group.decay and {"student.head.0.bias", "student.backbone.net.1.weight"} <= {
         name for name, _ in group.params
     }
 
 
 def test_end_to_end_finds_its_key_among_the_batch(net: Callable[[], Any], random_views: Callable[..., Views]) -> None:
-    method = EndToEnd(EndToEndParams(out=5, norm_groups=1), net(), Facts(1000, 6)).double().eval()
+    method = EndToEnd(EndToEndParams(out=5, norm_groups=1), net(), Context(1000, 6)).double().eval()
     views = random_views((2, 16), (1, 8))
     views = Views([x.double().requires_grad_() for x in views.globals], [views.locals[0].double()], views.index)
     q0, k, q1 = (nn.functional.normalize(method.student(x), dim=-1) for x in views.all)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from sslctl.backbones import build_backbone
-from sslctl.backbones.vit_init import sincos_positions
+from sslctl.backbones.positions import sincos_positions
 from sslctl.layers.losses import info_nce
 from sslctl.layers.precision import unit
-from sslctl.methods.base import Facts, Views
+from sslctl.methods.base import Context, Views
 from sslctl.methods.moco_v3 import MoCoV3, MoCoV3Params
 from sslctl.schedule import Schedule, Step, constant
 from sslctl.spec.schema import BackboneSpec, OptimSpec
@@ -54,7 +54,7 @@ def test_training_is_the_authors(golden: Golden, trainer: Callable[..., Any], ki
     heads = {"head_layers": 3, "predictor_norm": True} if kind == "vit" else {}
     momentum = Fixed(base=1.0, values=tuple(float(case[f"step{i}/m"]) for i in range(3)))
     params = MoCoV3Params(hidden=12, out=8, temperature=0.2, **heads).model_copy(update={"momentum": momentum})  # type: ignore[arg-type]
-    method = MoCoV3(params, Tiny(), Facts(1000, 6)).to(dtype)  # type: ignore[arg-type]
+    method = MoCoV3(params, Tiny(), Context(1000, 6)).to(dtype)  # type: ignore[arg-type]
     head = "head" if kind == "vit" else "fc"
     load(method.student, part(case, "init/base_encoder."), head)
     load(method.teacher.net, part(case, "init/momentum_encoder."), head)
@@ -78,7 +78,7 @@ def test_training_is_the_authors(golden: Golden, trainer: Callable[..., Any], ki
 
 
 def test_pairs_are_mean_over_different_views(net: Callable[[], Any], random_views: Callable[..., Views]) -> None:
-    method = MoCoV3(MoCoV3Params(hidden=8, out=5, temperature=0.5), net(), Facts(1000, 6)).double().eval()
+    method = MoCoV3(MoCoV3Params(hidden=8, out=5, temperature=0.5), net(), Context(1000, 6)).double().eval()
     views = random_views((2, 16), (2, 8))
     views = Views([x.double() for x in views.globals], [x.double() for x in views.locals], views.index)
     q = [unit(method.predictor(method.student(x))) for x in views.all]
@@ -94,7 +94,7 @@ def vit(**params: Any) -> MoCoV3:
         arch="vit_tiny_patch16_224", args={"depth": 2, "embed_dim": 32, "patch_size": 8, "num_heads": 2}
     )
     torch.manual_seed(0)
-    return MoCoV3(MoCoV3Params(hidden=16, out=8, **params), build_backbone(arch, 32), Facts(1000, 6))
+    return MoCoV3(MoCoV3Params(hidden=16, out=8, **params), build_backbone(arch, 32), Context(1000, 6))
 
 
 def test_positions_are_the_authors(golden: Golden) -> None:

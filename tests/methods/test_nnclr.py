@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sslctl.layers.losses import info_nce, mean_of_others
 from sslctl.layers.precision import unit
-from sslctl.methods.base import Facts, Views
+from sslctl.methods.base import Context, Views
 from sslctl.methods.nnclr import NNCLR, NNCLRParams
 from sslctl.schedule import Step
 
@@ -26,7 +26,7 @@ def test_loss_and_gradient_are_the_reference(
     golden: Callable[[str], dict[str, Tensor]], net: Callable[[], Any], dtype: torch.dtype
 ) -> None:
     case = {k: v.to(dtype) for k, v in golden("nnclr_reference").items()}
-    method = NNCLR(NNCLRParams(hidden=8, out=8, queue=12), net(), Facts(100, 5))
+    method = NNCLR(NNCLRParams(hidden=8, out=8, queue=12), net(), Context(100, 5))
     method.queue.keys = unit(case["support_set"])
     nearest = method.neighbours(unit(torch.stack([case["z1"], case["z2"]])))
     same(nearest, unit(torch.stack([case["nn1"], case["nn2"]])))
@@ -45,7 +45,7 @@ def test_loss_and_gradient_are_the_reference(
 def test_pairs_are_neighbours_of_global_views_with_all_other_predictions(
     net: Callable[[], Any], random_views: Callable[..., Views], globals: int, locals: int
 ) -> None:
-    method = NNCLR(SMALL, net(), Facts(100, 6)).double()
+    method = NNCLR(SMALL, net(), Context(100, 6)).double()
     views = random_views((globals, 16), (locals, 8))
     views = Views([x.double() for x in views.globals], [x.double() for x in views.locals], views.index)
     support = method.queue.keys.clone()

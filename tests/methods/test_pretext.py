@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,9 @@ from torch import Tensor
 
 from sslctl.errors import DataError, SpecError
 from sslctl.layers.losses import info_nce_below
-from sslctl.methods.base import Facts, Views
-from sslctl.methods.cpc import CPC, Context, CPCParams
-from sslctl.methods.jigsaw import Jigsaw, JigsawParams
-from sslctl.methods.patch_jitter import jitter_patches
-from sslctl.methods.permutations import distant_permutations
+from sslctl.methods.base import Context, Views
+from sslctl.methods.cpc import CPC, ContextNetwork, CPCParams, jitter_patches
+from sslctl.methods.jigsaw import Jigsaw, JigsawParams, distant_permutations
 from sslctl.methods.rotnet import RotNet, RotNetParams, rotations
 from sslctl.methods.supervised import Supervised, SupervisedParams
 from sslctl.schedule import Step
@@ -44,7 +43,7 @@ def test_rotations_are_the_authors(golden: Golden) -> None:
 def test_rotnet_tells_every_turn_of_every_view(
     net: Callable[[], Any], random_views: Callable[..., Views], turns: int
 ) -> None:
-    method = RotNet(RotNetParams(turns=turns), net(), Facts(100, 6)).eval()
+    method = RotNet(RotNetParams(turns=turns), net(), Context(100, 6)).eval()
     views = random_views((1, 16), (2, 8))
     each = [
         F.cross_entropy(method.student(torch.rot90(x, k, (2, 3))), torch.full((6,), k))
@@ -87,7 +86,7 @@ def test_permutations_are_chosen_greedily() -> None:
 
 def jigsaw(net: Any, **params: Any) -> Jigsaw:
     torch.manual_seed(0)
-    return Jigsaw(JigsawParams(embed=7, grid=2, permutations=6, **params), net(), Facts(100, 6))
+    return Jigsaw(JigsawParams(embed=7, grid=2, permutations=6, **params), net(), Context(100, 6))
 
 
 def test_tiles_lie_within_their_cells_row_by_row(net: Callable[[], Any]) -> None:
@@ -108,7 +107,7 @@ def test_tiles_are_those_of_vissl(golden: Golden, net: Callable[[], Any]) -> Non
     """vissl/data/ssl_transforms/img_patches_tensor.py, where tiles go column by column: jitter[x or y, column, row]."""
     case = golden("rotnet_jigsaw")
     jitter = case["vissl_patches/jitter"].permute(2, 1, 0).flip(2).flatten(0, 1)[None]  # (1, row by row, y and x)
-    method = Jigsaw(JigsawParams(embed=7, permutations=6, tile=0.8), net(), Facts(100, 6))
+    method = Jigsaw(JigsawParams(embed=7, permutations=6, tile=0.8), net(), Context(100, 6))
     tiles = method.cut(case["vissl_patches/x"][None], (jitter + 0.5) / 3)
     ours = torch.cat(tiles).view(3, 3, 3, 8, 8).transpose(0, 1).flatten(0, 1)
     assert torch.equal(ours, case["vissl_patches/patches"])
@@ -172,7 +171,7 @@ def test_cpcs_contrast_is_the_reference(golden: Golden, dtype: torch.dtype) -> N
 def test_a_context_sees_its_row_and_those_above() -> None:
     torch.manual_seed(0)
     params = CPCParams(grid=5, first_step=1, last_step=2, layers=2, hidden=6, out=4)
-    context = Context(3, params).double()
+    context = ContextNetwork(3, params).double()
     h = torch.randn(1, 5, 5, 3, dtype=torch.float64, requires_grad=True)
     out = context(h)  # (2, 1, 5, 5, 4)
     (gradient,) = torch.autograd.grad(out[:, 0, 2, 2].sum(), h)
@@ -184,7 +183,7 @@ def test_a_context_sees_its_row_and_those_above() -> None:
 def cpc(net: Any, **params: Any) -> CPC:
     torch.manual_seed(0)
     sizes = {"grid": 3, "patch": 0.5, "first_step": 1, "last_step": 2, "layers": 1, "hidden": 6, "out": 4}
-    return CPC(CPCParams(**{**sizes, **params}), net(), Facts(100, 6))
+    return CPC(CPCParams(**{**sizes, **params}), net(), Context(100, 6))
 
 
 def test_patches_are_evenly_spaced_from_edge_to_edge(net: Callable[[], Any]) -> None:
@@ -202,7 +201,7 @@ def test_cpc_predicts_from_each_side(
 ) -> None:
     method = cpc(net, directions=directions).eval()
     (view,) = random_views((1, 16)).globals
-    h = torch.stack([method.student.backbone(x) for x in method.cut(view)], 1).view(6, 3, 3, -1)
+    h = torch.stack([method.student.backbone(x).pooled for x in method.cut(view)], 1).view(6, 3, 3, -1)
     each = []
     for turn in range(directions):
         features = torch.rot90(h, turn, (1, 2))
@@ -239,8 +238,8 @@ def test_supervised_is_cross_entropy_with_the_labels(
     net: Callable[[], Any], random_views: Callable[..., Views]
 ) -> None:
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
-    views = random_views((1, 16), (1, 8))._replace(labels=labels)
-    method = Supervised(SupervisedParams(label_smoothing=0.1), net(), Facts(100, 6, classes=3)).eval()
+    views = replace(random_views((1, 16), (1, 8)), labels=labels)
+    method = Supervised(SupervisedParams(label_smoothing=0.1), net(), Context(100, 6, classes=3)).eval()
     each = [F.cross_entropy(method.student(x), labels, label_smoothing=0.1) for x in views.all]
     output = method(views, STEP)
     torch.testing.assert_close(output.loss, torch.stack(each).mean())
@@ -252,8 +251,8 @@ def test_without_labels_supervised_training_is_refused(
     net: Callable[[], Any], random_views: Callable[..., Views]
 ) -> None:
     with pytest.raises(DataError, match="no classes") as refused:
-        Supervised(SupervisedParams(), net(), Facts(100, 6))
+        Supervised(SupervisedParams(), net(), Context(100, 6))
     assert "--method simclr" in refused.value.hint
-    method = Supervised(SupervisedParams(), net(), Facts(100, 6, classes=3))
+    method = Supervised(SupervisedParams(), net(), Context(100, 6, classes=3))
     with pytest.raises(DataError, match="no labels"):
-        method(random_views((1, 16))._replace(labels=None), STEP)
+        method(replace(random_views((1, 16)), labels=None), STEP)

@@ -8,9 +8,9 @@ import pytest
 
 from sslctl.errors import SpecError
 from sslctl.methods import METHODS, load_method
+from sslctl.methods.advice import warnings
 from sslctl.methods.recipes import Recipe, published, stack
 from sslctl.methods.resolve import resolve
-from sslctl.spec.advice import warnings
 
 
 def spec(method: dict[str, Any], **sections: Any) -> Any:
@@ -114,7 +114,7 @@ def test_names_of_methods_are_known_in_any_spelling() -> None:
     ("recipe", "method", "message"),
     [
         ("swav-r50-80ep", None, "no such recipe — did you mean 'swav-r50-800ep'"),
-        ("small", None, "one for each method"),
+        ("small", None, "every method has one"),
         ("swav-r50-800ep", "dino", "is for swav, not dino"),
         ("small", "dinno", "'dinno' is no method — did you mean 'dino'"),
     ],

@@ -10,13 +10,13 @@ import torch
 
 from sslctl.engine.loop import train
 from sslctl.errors import DataError, Stopped
-from sslctl.methods import METHODS
+from sslctl.methods import METHODS, load_method
 from sslctl.runs import checkpoint
 from sslctl.runs.directory import Run
+from sslctl.runs.encoder import load_encoder
 from sslctl.spec.parsing import merge
 
 from ..training import StopAfter, picture_folder, silent, small_spec, training
-from .small import SMALL
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def user_spec(images: Path, name: str, **run: Any) -> dict[str, Any]:
-    return merge(small_spec(images, name), {"method": SMALL[name], "run": {"steps": 5, **run}})
+    return merge(small_spec(images, name), {"method": load_method(name).tiny, "run": {"steps": 5, **run}})
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -36,7 +36,7 @@ def test_it_trains_goes_on_and_its_encoder_reads_back(name: str, pictures: Path,
         train(whole, run, StopAfter(99), silent)
 
     last = tmp_path / "whole" / "checkpoints" / "last.safetensors"
-    loaded = checkpoint.load_encoder(last).backbone
+    loaded = load_encoder(last).backbone
     x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), whole.method.encoder().eval()(x))  # in another memory layout

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslctl.errors import SpecError
-from sslctl.methods.base import Facts, Views
+from sslctl.methods.base import Context, Views
 from sslctl.methods.simclr import SimCLR, SimCLRParams, nt_xent
 from sslctl.schedule import Step
 
@@ -69,7 +69,7 @@ def test_local_views_predict_and_are_no_targets() -> None:
 
 
 def test_the_method_is_its_loss_on_the_projections(net: Callable[[], Any], random_views: Callable[..., Views]) -> None:
-    method = SimCLR(SimCLRParams(out=5), net(), Facts(100, 6))
+    method = SimCLR(SimCLRParams(out=5), net(), Context(100, 6))
     views = random_views((2, 16))
     output = method(views, Step(0, 10, 5))
     both = method.student(torch.cat(views.globals))  # one batch, so one set of batch-norm statistics
@@ -81,7 +81,7 @@ def test_head_and_start_are_the_authors(net: Callable[[], Any]) -> None:
     backbone = net()
     backbone.dim = 400
     for layers in (2, 3):
-        head = SimCLR(SimCLRParams(head_layers=layers), backbone, Facts(100, 6)).student.head
+        head = SimCLR(SimCLRParams(head_layers=layers), backbone, Context(100, 6)).student.head
         linears = [layer for layer in head if isinstance(layer, nn.Linear)]
         norms = [layer for layer in head if isinstance(layer, nn.BatchNorm1d)]
         assert [(x.in_features, x.out_features) for x in linears] == [(400, 400)] * (layers - 1) + [(400, 128)]
@@ -93,5 +93,5 @@ def test_head_and_start_are_the_authors(net: Callable[[], Any]) -> None:
 
 def test_one_view_has_nothing_to_compare(net: Callable[[], Any]) -> None:
     with pytest.raises(SpecError, match="1 view of each image"):
-        SimCLR(SimCLRParams(), net(), Facts(100, 6, globals=1))
-    SimCLR(SimCLRParams(), net(), Facts(100, 6, globals=1, locals=2))
+        SimCLR(SimCLRParams(), net(), Context(100, 6, globals=1))
+    SimCLR(SimCLRParams(), net(), Context(100, 6, globals=1, locals=2))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sslctl.layers.losses import mean_cosines, mean_of_others
 from sslctl.layers.precision import unit
-from sslctl.methods.base import Facts, Views
+from sslctl.methods.base import Context, Views
 from sslctl.methods.simsiam import SimSiam, SimSiamParams
 from sslctl.schedule import Step, constant
 from sslctl.spec.schema import OptimSpec
@@ -27,7 +27,7 @@ Golden = Callable[[str], dict[str, Tensor]]
 
 def make(net: Any, **params: Any) -> SimSiam:
     torch.manual_seed(0)
-    return SimSiam(SimSiamParams(out=10, bottleneck=6, **params), net(), Facts(100, 6))
+    return SimSiam(SimSiamParams(out=10, bottleneck=6, **params), net(), Context(100, 6))
 
 
 @PRECISIONS

@@ -14,16 +14,20 @@ import torch
 from torch import Tensor, nn
 
 import sslctl.methods.swav as module
-from sslctl.methods.base import Facts, Views
+from sslctl.methods.base import Context, Views
 from sslctl.methods.swav import SwAV, SwAVParams
 from sslctl.schedule import Schedule, Step, constant
 from sslctl.spec.schema import OptimSpec
+
+from ..stubs import Flat
 
 SMALL = SwAVParams(prototypes=10, hidden=4, out=6, queue=0, freeze_prototypes_epochs=2)
 LARC = OptimSpec(name="larc", momentum=0.9, trust=0.001)
 
 
-class Flat(nn.Identity):
+class Embeddings(Flat):
+    """A backbone whose input is the embedding too: the authors' golden network."""
+
     dim = 12
 
 
@@ -41,7 +45,7 @@ class Watched(SwAV):
 
 
 def trace_method(case: dict[str, Tensor], queue: int, dtype: torch.dtype) -> Watched:
-    method = Watched(SMALL.model_copy(update={"queue": queue, "queue_from_epoch": 0}), Flat(), Facts(1000, 4))
+    method = Watched(SMALL.model_copy(update={"queue": queue, "queue_from_epoch": 0}), Embeddings(), Context(1000, 4))
     method.student.head = nn.Linear(12, 6)
     method.student.head.weight.data = case["init/module.proj.weight"].clone()
     method.student.head.bias.data = case["init/module.proj.bias"].clone()
@@ -104,7 +108,7 @@ def test_the_queue_begins_in_its_epoch_and_counts_once_full(
     net: Callable[[], Any], random_views: Callable[..., Views]
 ) -> None:
     params = SwAVParams(prototypes=5, hidden=8, out=4, queue=17, queue_from_epoch=1)
-    method = SwAV(params, net(), Facts(1000, 6))
+    method = SwAV(params, net(), Context(1000, 6))
     assert method.queue.shape == (2, 12, 4), "whole batches"
     filled = []
     for index in range(6):
@@ -117,7 +121,7 @@ def test_the_queue_begins_in_its_epoch_and_counts_once_full(
 
 
 def test_a_full_queue_changes_the_assignments(net: Callable[[], Any]) -> None:
-    method = SwAV(SwAVParams(prototypes=5, hidden=8, out=4, queue=12, queue_from_epoch=0), net(), Facts(1000, 6))
+    method = SwAV(SwAVParams(prototypes=5, hidden=8, out=4, queue=12, queue_from_epoch=0), net(), Context(1000, 6))
     z = torch.nn.functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=1)
     with_queue, without = copy.deepcopy(method), copy.deepcopy(method)
     for each in (with_queue, without):
@@ -127,14 +131,14 @@ def test_a_full_queue_changes_the_assignments(net: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize(("images", "batch", "rows"), [(1000, 256, 768), (100000, 256, 3840), (10**7, 4096, 0)])
 def test_the_queue_is_no_longer_than_the_set(net: Callable[[], Any], images: int, batch: int, rows: int) -> None:
-    assert SwAV(SwAVParams(prototypes=5), net(), Facts(images, batch, globals=3)).queue.shape == (3, rows, 128)
+    assert SwAV(SwAVParams(prototypes=5), net(), Context(images, batch, globals=3)).queue.shape == (3, rows, 128)
 
 
 def test_prototypes_are_frozen_for_their_epochs_but_normalised(
     net: Callable[[], Any], random_views: Callable[..., Views], trainer: Callable[..., Any]
 ) -> None:
     params = SwAVParams(prototypes=5, hidden=8, out=4, freeze_prototypes_epochs=1.5)
-    method = SwAV(params, net(), Facts(1000, 6))
+    method = SwAV(params, net(), Context(1000, 6))
     train = trainer(method, LARC, constant(1.0), constant(1e-3))
     start = torch.nn.functional.normalize(method.prototypes.weight.detach(), dim=1)
     moved = []
@@ -145,7 +149,7 @@ def test_prototypes_are_frozen_for_their_epochs_but_normalised(
 
 
 def test_everything_decays_and_adapts(net: Callable[[], Any]) -> None:
-    method = SwAV(SwAVParams(prototypes=5), net(), Facts(1000, 6))
+    method = SwAV(SwAVParams(prototypes=5), net(), Context(1000, 6))
     (group,) = method.groups()
     assert group.decay and group.adapt
     assert {name for name, _ in group.params} == {name for name, _ in method.named_parameters()}

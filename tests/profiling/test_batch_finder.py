@@ -11,11 +11,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from sslctl.engine.setup import open_surroundings
+from sslctl.engine.setup import open_inputs
 from sslctl.errors import SpecError
 from sslctl.methods.resolve import resolve
 from sslctl.profiling import batch_finder as batch_size
-from sslctl.profiling.batch_finder import Found, Trial, batch_that_fits, find_batch, foretell
+from sslctl.profiling.batch_finder import Found, Trial, batch_that_fits, find_batch, predict_memory
 from sslctl.profiling.estimate import FILL, Size, estimate, parts_that_fit
 from sslctl.runtime.device import peak_memory
 
@@ -32,7 +32,7 @@ def pictures(tmp_path_factory):
 
 
 def surroundings(pictures, name="simclr", **sections):
-    return open_surroundings(resolve(small_spec(pictures, name, **sections)))
+    return open_inputs(resolve(small_spec(pictures, name, **sections)))
 
 
 def test_sizes_double_until_there_are_no_more_images(pictures):
@@ -47,7 +47,7 @@ def test_sizes_double_until_there_are_no_more_images(pictures):
 def test_a_batch_is_a_multiple_of_passes(pictures):
     user = small_spec(pictures, "moco-v2", "sgd", optim={"accumulate": 2})
     user["method"] |= {"queue": 8}  # and eight groups of batch norm, for which a pass may be too small
-    assert [trial.batch for trial in find_batch(open_surroundings(resolve(user)), upto=16).trials] == [8, 16]
+    assert [trial.batch for trial in find_batch(open_inputs(resolve(user)), upto=16).trials] == [8, 16]
 
 
 def test_what_steps_need_is_near_the_estimate_and_foretold(pictures, tmp_path):
@@ -63,7 +63,7 @@ def test_what_steps_need_is_near_the_estimate_and_foretold(pictures, tmp_path):
     needed = trials[3].memory - trials[2].memory  # by 16 images
     assert needed > 100 * MIB, "or it says nothing"
     assert 0.3 < 16 * found["image_bytes_estimated"] / needed < 2.5
-    foretold = foretell(32, trials[:3], found["image_bytes_estimated"]) - trials[2].memory
+    foretold = predict_memory(32, trials[:3], found["image_bytes_estimated"]) - trials[2].memory
     assert 0.5 * needed < foretold < 3 * needed  # rather too much than too little
 
 
@@ -114,11 +114,13 @@ def test_slow_steps_end_it_and_several_processes_are_refused(pictures, monkeypat
 
 def test_memory_is_foretold_from_what_smaller_batches_needed():
     straight = [Trial(n, 1.0, 1000 + 10 * n) for n in (4, 8, 16)]
-    assert foretell(32, straight, 0) == 1320
-    assert foretell(32, straight, 100) == 1160 + 16 * 100  # the graph alone keeps more: the process had room to spare
-    assert foretell(32, straight[:1], 7) == 1040 + 28 * 7
+    assert predict_memory(32, straight, 0) == 1320
+    assert (
+        predict_memory(32, straight, 100) == 1160 + 16 * 100
+    )  # the graph alone keeps more: the process had room to spare
+    assert predict_memory(32, straight[:1], 7) == 1040 + 28 * 7
     square = [Trial(n, 1.0, 1000 + n * n) for n in (4, 8, 16)]  # every image beside every other
-    assert foretell(32, square, 0) == 1000 + 32 * 32
+    assert predict_memory(32, square, 0) == 1000 + 32 * 32
 
 
 def test_the_batch_of_the_spec_is_kept_in_passes_that_fit(pictures):
@@ -156,7 +158,7 @@ def test_passes_hold_the_views_of_the_whole_step(pictures):
 
 
 def test_the_command_tells_a_line_a_batch_and_how_to_keep_the_recipe_s(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch_size, "find_batch", lambda around, tell: FULL)
+    monkeypatch.setattr(batch_size, "find_batch", lambda inputs, tell: FULL)
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(small_spec(pictures, run={"batch_size": 32})))
     words = ("bench", "--spec", spec, "--find-batch")
@@ -202,12 +204,12 @@ def test_auto_becomes_a_number_with_which_the_run_goes_on(pictures, tmp_path, mo
 
 
 def test_auto_is_less_than_the_recipe_s_only_where_memory_says_so(pictures, monkeypatch):
-    around = surroundings(pictures, run={"batch_size": 32})
+    inputs = surroundings(pictures, run={"batch_size": 32})
     monkeypatch.setattr(batch_size, "SLOW", 1e-9)
-    assert batch_that_fits(around)[0] == 32  # too slow to try, not too large
+    assert batch_that_fits(inputs)[0] == 32  # too slow to try, not too large
     monkeypatch.setattr(batch_size, "estimate", lambda t: Size(1, 1, 0, 1 << 50, 1, None))
     monkeypatch.setattr(batch_size, "_too_large", lambda *_: None)
-    assert batch_that_fits(around)[0] == 4
+    assert batch_that_fits(inputs)[0] == 4
 
 
 FULL = Found([Trial(4, 0.4, 1040), Trial(8, 0.8, 1080)], "memory", "because", 1100, 0)

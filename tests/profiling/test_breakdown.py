@@ -17,9 +17,9 @@ from sslctl.engine.loop import train
 from sslctl.profiling import breakdown as benching
 from sslctl.profiling.breakdown import Bench, bench
 from sslctl.profiling.estimate import Size, estimate, noise_views
-from sslctl.profiling.limit import Bare, arrange, watch
-from sslctl.runs import checkpoint
+from sslctl.profiling.limit import EncoderOnly, arrange, watch
 from sslctl.runs.directory import Run
+from sslctl.runs.encoder import load_encoder
 
 from ..training import StopAfter, picture_folder, silent, small_spec, training
 
@@ -49,7 +49,7 @@ def test_the_limit_is_the_passes_of_a_real_step(pictures, method, expected):
     each = arrange(calls, 8, grouped=False)
     assert [call.images for call in each] == [8] * sum(n // 8 for n, _, _ in expected)
     assert arrange(each, 8, grouped=True) == calls
-    bare = Bare(t, noise_views(t, 8))
+    bare = EncoderOnly(t, noise_views(t, 8))
     learner = next(net for net, _, learns in bare.passes if learns)
     before = [p.clone() for p in learner.parameters()]
     own = [p.clone() for p in t.method.student.backbone.parameters()]
@@ -154,10 +154,10 @@ def test_compiled_backbones_train_alike(pictures, tmp_path, method):
         with Run(tmp_path / f"{method}-{compiled}") as run:
             train(t, run, StopAfter(99), silent)
             losses[compiled] = [line["loss"] for line in run.lines()]
-            assert checkpoint.load_encoder(run.last).meta.step == 6
+            assert load_encoder(run.last).meta.step == 6
     assert losses[True] == losses["graphs"] == pytest.approx(losses[False], rel=1e-4)
     views = noise_views(t, 8)
-    Bare(t, views).step()
+    EncoderOnly(t, views).step()
     plain, compiled = (watch(training(small_spec(pictures, method, run={"compile": c})), views) for c in (False, True))
     assert [call[1:] for call in plain] == [call[1:] for call in compiled], "compiled networks can be watched too"
 

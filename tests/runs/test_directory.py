@@ -51,7 +51,8 @@ def test_differences_see_method_parameters():
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path):
-    code = "import sys; from pathlib import Path; from sslctl.runs.directory import Run; Run(Path(sys.argv[1])).__enter__()"
+    code = "import sys; from pathlib import Path; from sslctl.runs.directory import Run; "
+    code += "Run(Path(sys.argv[1])).__enter__()"
     with Run(tmp_path / "r"):
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "r")], capture_output=True, text=True, check=False

@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 ALONE = """
 import json, resource, torch
-from sslctl.machine import keep_freed_memory, peak_memory
+from sslctl.runtime.device import keep_freed_memory, peak_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

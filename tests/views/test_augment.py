@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,7 +168,7 @@ def test_images_of_any_layout_in_memory(patches: Images) -> None:
     augment = Augment(PLAN, 1)
     batch = batch_of(patches, np.arange(len(patches)), np.zeros(len(patches), np.int64), None)
     assert batch.images is not None and not batch.images.is_contiguous()
-    planar = batch._replace(images=batch.images.contiguous())
+    planar = replace(batch, images=batch.images.contiguous())
     assert all(torch.equal(a, b) for a, b in zip(augment(batch, CPU).all, augment(planar, CPU).all, strict=True))
 
 

@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor, nn
 
-from ...backbones import Backbone, feature_map
+from ...backbones import Backbone
 from ...errors import SpecError
 from ..linear.protocols import Read, Reader
 
@@ -31,10 +31,12 @@ class Reading(nn.Module):
         found = re.fullmatch(r"last-([1-9]\d{0,2})", kind)
         if not found and kind not in ("pooled", "cls", "mean", "patches"):
             raise SpecError(f"--features '{kind}': no such features", f"one of {KINDS}")
-        if (found or kind == "cls") and not (backbone.kind == "vit" and backbone.net.has_class_token):
-            raise SpecError(f"--features {kind}: {type(backbone.net).__name__} has no class token", "pooled or mean")
+        if (found or kind == "cls") and not backbone.has_class_token:
+            raise SpecError(f"--features {kind}: {backbone.family} has no class token", "pooled or mean")
+        if kind in ("mean", "patches") and not backbone.has_map:
+            raise SpecError(f"--features {kind}: {backbone.family} has no map of features", "--features pooled")
         if found:
-            wanted, has = int(found[1]), len(backbone.net.blocks)
+            wanted, has = int(found[1]), backbone.depth
             if wanted > has:
                 raise SpecError(f"--features {kind}: the backbone has {has} blocks", f"--features last-{has}")
             self.blocks = Reader(backbone, [Read(wanted)])
@@ -42,10 +44,8 @@ class Reading(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.blocks is not None:
             out: Tensor = self.blocks(x)
-        elif self.kind == "pooled":
-            out = self.backbone(x)  # the very pass of evaluation, to the bit
-        elif self.kind == "cls":
-            out = self.backbone.tokens(x)[:, 0]
-        else:
-            out = feature_map(self.backbone, x)
-        return out.mean((2, 3)) if self.kind == "mean" else out
+            return out
+        found = self.backbone(x)
+        if self.kind in ("pooled", "cls"):
+            return found.pooled if self.kind == "pooled" else found.prefix[:, 0]  # type: ignore[no-any-return]
+        return found.map.mean((2, 3)) if self.kind == "mean" else found.map  # type: ignore[no-any-return]

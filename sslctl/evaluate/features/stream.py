@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ...backbones import Backbone
+from ...backbones import Backbone, pooled
 from ...data.decode import BadImage
 from ...data.source import Source
 from ...data.workers import start_worker
@@ -62,6 +62,8 @@ def stream(
 ) -> Generator[Chunk, None, None]:
     """Features of ``source`` from image ``start`` on, in order: ``encoder`` takes (B, 3, S, S) and gives (B, ...).
 
+    Of a backbone these are the pooled ones.
+
     Runs in eval mode without gradients, under autocast where ``dtype`` is not float32, and leaves the encoder as it
     was: its mode is put back, and RuntimeError is raised should any weight or statistic have been written to. On
     W processes each takes every W-th batch, and all of them get all chunks. A batch is what it would be on one
@@ -87,7 +89,7 @@ def stream(
 
 def _encode(encoder: nn.Module, parts: Iterable[_Part], device: torch.device, dtype: torch.dtype) -> Iterator[Chunk]:
     # A convolution in channels-last order is faster and needs no change of the weights.
-    cnn = any(isinstance(module, Backbone) and module.kind == "cnn" for module in encoder.modules())
+    cnn = any(isinstance(module, Backbone) and module.channels_last for module in encoder.modules())
     layout = torch.channels_last if cnn else torch.contiguous_format
     waiting: tuple[Chunk, Any] | None = None  # an accelerator works on the next batch while this one is fetched
     for part in parts:
@@ -95,7 +97,7 @@ def _encode(encoder: nn.Module, parts: Iterable[_Part], device: torch.device, dt
         if part.pixels is not None:
             # Not across the yield: both are the state of the thread.
             with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                x = encoder(part.pixels.contiguous(memory_format=layout)).float()
+                x = pooled(encoder(part.pixels.contiguous(memory_format=layout))).float()
         chunk = Chunk(part.done, part.good, x.to("cpu", non_blocking=True), part.bad)
         copied: Any = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         if copied is not None:

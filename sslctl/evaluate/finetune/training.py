@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from timm.models import group_parameters
 from torch import Tensor, nn
 
 from ...backbones import Backbone
@@ -64,7 +63,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.backbone(x))
+        out: Tensor = self.head(self.backbone(x).pooled)
         return out
 
 
@@ -130,14 +129,10 @@ def finetune(
 def groups(net: Classifier, recipe: Recipe) -> Iterator[dict[str, Any]]:
     """Parameters of equal depth and decay; ``lr_scale`` falls by ``layer_decay`` with each layer below the head.
 
-    What a layer is, timm says of each of its models: a block of a ViT, a stage of a ResNet. Biases and norms (one axis
-    or none) and position and class tokens are not decayed.
+    Layers are those of ``Backbone.layer_depths``. Biases and norms (one axis or none) and position and class tokens are
+    not decayed.
     """
-    inner = net.backbone.net
-    coarse = net.backbone.kind != "vit"
-    depth = {
-        f"backbone.net.{k}": v for k, v in group_parameters(inner, inner.group_matcher(coarse), reverse=True).items()
-    }
+    depth = {f"backbone.{name}": layer for name, layer in net.backbone.layer_depths().items()}
     top = max(depth.values()) + 1
     found: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, p in net.named_parameters():

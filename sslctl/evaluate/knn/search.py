@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...runtime.device import quick_products
+from ...runtime.device import fast_matmul
 from .screen import Screen
 
 BUDGET = 96 << 20  # bytes beside the features: similarities, and the candidates among them
@@ -55,7 +55,7 @@ def _computed(
         for first in range(0, n, columns):
             block = train[first : first + columns]
             similarity = buffer[:b, : len(block)]
-            with quick_products(train):
+            with fast_matmul(train):
                 torch.mm(queries, block.T, out=similarity)  # (b, c)
             similarity *= scale[first : first + columns]
             buffer[:b, len(block) :] = -torch.inf

@@ -9,17 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...backbones import pooled
 from ...data.decode import BadImage
 from ...data.loader import Batch
 from ...data.source import Source
-from ...methods import METHODS, load_method
+from ...methods import FOREIGN_VIEWS, METHODS, load_method
 from ...runs.encoder import LoadedEncoder
 from ...spec.schema import ViewsSpec
 from ...views.augment import Augment
 from ...views.recipe import ViewPlan, plan_views
 from ..features.stream import frozen
-
-DEFAULT = "simclr"  # whose views images get where the encoder is nobody's of ours
 
 
 def view_plan(encoder: LoadedEncoder) -> ViewPlan:
@@ -27,7 +26,7 @@ def view_plan(encoder: LoadedEncoder) -> ViewPlan:
     name = encoder.spec.method.name
     if encoder.meta.imported is not None or name not in METHODS:
         image = encoder.meta.image
-        recipe = load_method(DEFAULT).views._replace(mean=image.mean, std=image.std)
+        recipe = load_method(FOREIGN_VIEWS).views._replace(mean=image.mean, std=image.std)
         plan = plan_views(recipe, ViewsSpec(multi_crop=f"2x{image.size}"))
     else:
         plan = plan_views(load_method(name).views, encoder.spec.views)
@@ -63,8 +62,8 @@ def extract_views(
             for epoch in epochs if index else ():
                 made = augment(_batch(source, augment, index, images, epoch), device).globals
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    h = net(torch.cat(made)).float()  # (V b, d)
-                views += h.unflatten(0, (len(made), len(index))).cpu().unbind()
+                    h = pooled(net(torch.cat(made))).float()  # (V b, d)
+                views += h.view(len(made), len(index), -1).cpu().unbind()
             if index:
                 found.append(torch.stack(views[:count], 1))
             progress(min(start + step, len(source)), len(source))
@@ -85,6 +84,6 @@ def _read(source: Source, rows: range) -> tuple[list[int], list[NDArray[Any]]]:
 def _batch(source: Source, augment: Augment, index: list[int], images: list[NDArray[Any]], epoch: int) -> Batch:
     keys = torch.tensor(index), torch.full((len(index),), epoch)
     if source.array is not None:  # crops of a whole batch, on the device, as in training
-        return Batch(*keys, [], torch.from_numpy(source.array[index]).permute(0, 3, 1, 2), None, [])
+        return Batch(*keys, images=torch.from_numpy(source.array[index]).permute(0, 3, 1, 2))
     crops = [augment.geometric(image, epoch, i) for image, i in zip(images, index, strict=True)]
-    return Batch(*keys, [torch.stack(view) for view in zip(*crops, strict=True)], None, None, [])
+    return Batch(*keys, [torch.stack(view) for view in zip(*crops, strict=True)])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...runtime.device import quick_products
+from ...runtime.device import fast_matmul
 from ..features.extract import Features, check_pair
 from ..score import Score, join, judge, ranks, score
 from .lbfgs import minimise
@@ -114,7 +114,7 @@ class Regression:
         scale = variance.sqrt()
         self.scale = torch.where(scale > 1e-6 * scale.max(), scale, 1.0)
         self.z, self.y, self.classes = (x - self.mean) / self.scale, y, classes
-        with quick_products(x):
+        with fast_matmul(x):
             self.covariance = self.z.T @ self.z / len(x)  # (d, d)
 
     def fit(self, l2: float, start: Linear | None = None, tolerance: float = TOLERANCE) -> tuple[Linear, bool]:
@@ -143,7 +143,7 @@ class Regression:
         weight, bias = weights[:, :-1].contiguous(), weights[:, -1]
         into, sums, loss, curvature = torch.zeros_like(weight), torch.zeros_like(bias), 0.0, 0.0
         for part, own in _parts(self.z, self.y, self.classes):
-            with quick_products(part):
+            with fast_matmul(part):
                 logits = torch.addmm(bias, part, weight.T)  # (b, C)
                 if own.ndim == 1:
                     logits = logits.log_softmax(1)
@@ -166,7 +166,7 @@ class Regression:
         """The largest slope where all weights are zero and all classes as likely."""
         labels = self.y if self.y.ndim == 2 else F.one_hot(self.y, self.classes).to(self.z)
         at = 0.5 if self.y.ndim == 2 else 1 / self.classes
-        with quick_products(self.z):
+        with fast_matmul(self.z):
             slopes = labels.T @ self.z  # the features' mean is zero
         return float(torch.cat([slopes.abs().flatten(), (at * len(labels) - labels.sum(0)).abs()]).max()) / len(labels)
 
@@ -178,7 +178,7 @@ class Regression:
         of_bias = 1 / max(curvature, 1e-6)
 
         def precondition(gradient: Tensor) -> Tensor:
-            with quick_products(gradient):
+            with fast_matmul(gradient):
                 return torch.cat([gradient[:, :-1] @ inverse, of_bias * gradient[:, -1:]], 1)
 
         return precondition

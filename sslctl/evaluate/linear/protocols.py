@@ -92,8 +92,8 @@ class Reader(nn.Module):
     def __init__(self, backbone: Backbone, reads: Sequence[Read]) -> None:
         super().__init__()
         self.backbone = backbone
-        vit = backbone.kind == "vit" and backbone.net.has_class_token
-        most = len(backbone.net.blocks) if vit else 1
+        vit = backbone.has_class_token
+        most = backbone.depth if vit else 1
         # A net without [CLS] tokens has one feature; a ViT of fewer blocks gives all that it has.
         wanted = [Read(min(r.blocks, most), r.pooled) if vit else Read() for r in reads]
         self.reads = tuple(dict.fromkeys(wanted))
@@ -102,10 +102,10 @@ class Reader(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.tokens:
-            return self.backbone(x).float()  # type: ignore[no-any-return]
-        blocks = self.backbone.intermediate(x, max(r.blocks for r in self.reads))  # (B, N, D) each
-        patches = blocks[-1][:, self.backbone.net.num_prefix_tokens :].mean(1)
-        parts = [torch.cat([t[:, 0] for t in blocks[-r.blocks :]] + [patches] * r.pooled, 1) for r in self.reads]
+            return self.backbone(x).pooled.float()  # type: ignore[no-any-return]
+        found = self.backbone(x, blocks=max(r.blocks for r in self.reads))
+        patches = found.patches.mean(1)
+        parts = [torch.cat([t[:, 0] for t in found.blocks[-r.blocks :]] + [patches] * r.pooled, 1) for r in self.reads]
         return torch.cat(parts, 1).float()
 
     def parts(self, x: Tensor) -> Sequence[Tensor]:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...runtime.device import quick_products
+from ...runtime.device import fast_matmul
 
 Rule = Literal["sgd", "nesterov", "larc"]
 
@@ -55,7 +55,7 @@ class Heads:
 
     def step(self, x: Tensor, labels: Tensor, factor: float) -> None:
         """One step on the mean cross-entropy of ``x`` (B, d), at ``factor`` times each rate."""
-        with quick_products(x):
+        with fast_matmul(x):
             self._step(x, labels, factor)
 
     def _step(self, x: Tensor, labels: Tensor, factor: float) -> None:

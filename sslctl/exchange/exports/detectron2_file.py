@@ -7,10 +7,10 @@ import re
 from torch import Tensor
 
 from ...backbones import Backbone
+from ...backbones.architecture import ANY_NET, ResNetShape, resnet_shape
 from ...errors import SpecError
 from ...runs.meta import ImageSpec
-from .architecture import ANY, ResNetShape, resnet_shape, two_sizes
-from .formats import Order, Written
+from .formats import Order, Written, two_sizes
 from .pth import write_pth
 from .snippets import encode, joined, prepare
 from .torchvision_file import resnet_code, resnet_state
@@ -37,9 +37,11 @@ def write(order: Order) -> Written:
     shape = resnet_shape(backbone, "detectron2")
     depth = DEPTHS.get((shape.bottleneck, tuple(shape.depths)))
     if shape.small:
-        raise SpecError("detectron2's ResNet begins with 7x7 and max-pool; this one has the stem for small images", ANY)
+        raise SpecError(
+            "detectron2's ResNet begins with 7x7 and max-pool; this one has the stem for small images", ANY_NET
+        )
     if depth is None or shape.stem != 64 or shape.widths[0] != (256 if shape.bottleneck else 64):
-        raise SpecError(f"detectron2 has no ResNet of {shape.depths} blocks and widths {shape.widths}", ANY)
+        raise SpecError(f"detectron2 has no ResNet of {shape.depths} blocks and widths {shape.widths}", ANY_NET)
     build = resnet_code(backbone, encoder.spec.backbone.arch)
     write_pth(order.path, renamed(backbone), __author__="sslctl", matching_heuristics=True)
     back = (

@@ -98,3 +98,12 @@ class Written:
     notes: list[str] = field(default_factory=list)
     more: str = ""  # Markdown for the card
     checked_by: str = ""  # who runs the code, where that is not the library itself
+
+
+def two_sizes(encoder: LoadedEncoder, native: bool = False) -> list[tuple[int, int]]:
+    """The size of its images, and, unless ``native`` is all there is, a larger one that is not square."""
+    size = encoder.meta.image.size
+    if native:
+        return [(size, size)]
+    step = encoder.backbone.patch or 8
+    return [(size, size), (size + 3 * step, size + 2 * step)]

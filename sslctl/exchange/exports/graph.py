@@ -12,11 +12,39 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ...backbones import Backbone
-from ...backbones.outputs import check_outputs, outputs
+from ...backbones.backbone import VIT_EXAMPLE
 from ...errors import SpecError
 from ...runs.meta import ImageSpec
-from .architecture import two_sizes
-from .formats import Order
+from .formats import Order, two_sizes
+
+OUTPUTS = ("pooled", "cls", "patches")
+
+
+def check_outputs(backbone: Backbone, wanted: str) -> tuple[str, ...]:
+    """Return the names that ``wanted`` stands for: one of OUTPUTS, or ``all`` that this net has.
+
+    Raises SpecError for any other.
+    """
+    lacks = {"cls": not backbone.has_class_token, "patches": not backbone.has_map}
+    has = tuple(name for name in OUTPUTS if not lacks.get(name))
+    if wanted == "all":
+        return has
+    if wanted not in has:
+        lack = "class token" if wanted == "cls" else "map of features"
+        reason = "no such output" if wanted not in OUTPUTS else f"{backbone.family} has no {lack}"
+        raise SpecError(f"--features {wanted}: {reason}", f"one of {', '.join(has)}, all; cls {VIT_EXAMPLE}")
+    return (wanted,)
+
+
+def outputs(backbone: Backbone, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return ``names`` of OUTPUTS for images x (B, 3, H, W), from one pass.
+
+    pooled (B, dim), the encoder's feature; cls (B, D), the class token after the final norm; patches
+    (B, D, H / stride, W / stride), the last map.
+    """
+    features = backbone(x)
+    found = {"pooled": lambda: features.pooled, "cls": lambda: features.prefix[:, 0], "patches": lambda: features.map}
+    return {name: found[name]() for name in names}
 
 
 class Shipped(nn.Module):
@@ -51,7 +79,7 @@ def trace(order: Order) -> tuple[ExportedProgram, tuple[str, ...], list[tuple[in
     backbone, image = order.encoder.backbone, order.encoder.meta.image
     names = check_outputs(backbone, order.features)
     # TensorFlow's padding depends on the size, and a tracer that follows it does not come back.
-    fixed = backbone.kind == "vit" or any(isinstance(module, Conv2dSame) for module in backbone.modules())
+    fixed = backbone.is_vit or any(isinstance(module, Conv2dSame) for module in backbone.modules())
     sizes = two_sizes(order.encoder, fixed)
     net = Shipped(copy.deepcopy(backbone), names, order.preprocess, image).eval().requires_grad_(False)
     for tried in (sizes, sizes[:1]) if len(sizes) > 1 else (sizes,):
@@ -59,7 +87,7 @@ def trace(order: Order) -> tuple[ExportedProgram, tuple[str, ...], list[tuple[in
             return _traced(net, order, tried), names, tried
         except Exception as e:  # whatever in the net the tracer cannot follow, at first because sizes are open
             reason = next(iter(str(e).strip().splitlines()), type(e).__name__)
-    raise SpecError(f"{type(backbone.net).__name__} cannot be traced: {reason}", "--format timm")
+    raise SpecError(f"{backbone.family} cannot be traced: {reason}", "--format timm")
 
 
 def _traced(net: nn.Module, order: Order, sizes: list[tuple[int, int]]) -> ExportedProgram:
@@ -84,6 +112,6 @@ def says(order: Order, names: tuple[str, ...], sizes: list[tuple[int, int]]) -> 
     backbone, (h, w) = order.encoder.backbone, sizes[0]
     side = f"{h}, {w}" if len(sizes) == 1 else "H, W"
     takes = f"uint8 (B, {side}, 3), RGB" if order.preprocess else f"float32 (B, 3, {side}), normalised"
-    places = f"{h // backbone.patch}, {w // backbone.patch}" if backbone.kind == "vit" else "h, w"
+    places = f"{h // backbone.patch}, {w // backbone.patch}" if backbone.is_vit else "h, w"
     gives = {"pooled": f"(B, {backbone.dim})", "cls": "(B, D)", "patches": f"(B, D, {places})"}
     return takes, [f"{name} {gives[name]}" for name in names]

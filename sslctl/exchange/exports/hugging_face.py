@@ -11,12 +11,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ...backbones import Backbone
+from ...backbones.architecture import ANY_NET, ViTShape, resnet_shape, small_stem_shape, vit_positions, vit_shape
 from ...errors import SpecError
 from ...files import write_atomically
 from ...runs.meta import ImageSpec
 from . import timm_folder as export_timm
-from .architecture import ANY, ViTShape, resnet_shape, two_sizes, vit_positions, vit_shape
-from .formats import Order, Written
+from .formats import Order, Written, two_sizes
 from .snippets import encode, joined
 
 Config = dict[str, Any]
@@ -45,7 +45,7 @@ def write(order: Order) -> Written:
     """
     backbone, image = order.encoder.backbone, order.encoder.meta.image
     try:
-        config, state = vit(backbone, image.size) if backbone.kind == "vit" else resnet(backbone)
+        config, state = vit(backbone, image.size) if backbone.is_vit else resnet(backbone)
     except SpecError as e:
         return _through_timm(order, e.message)
     config |= {"dtype": "float32", "torch_dtype": "float32"}
@@ -55,7 +55,7 @@ def write(order: Order) -> Written:
     small = backbone.stem == "small"
     option = ", add_pooling_layer=False" if config["model_type"] == "vit" else ""
     load = _small_stem(backbone, order.name) if small else _load(order.name, option)
-    token = "last_hidden_state[:, 0]" if backbone.kind == "vit" else "pooler_output.flatten(1)"
+    token = "last_hidden_state[:, 0]" if backbone.is_vit else "pooler_output.flatten(1)"
     code = joined(load, _prepare(order.name), encode(f"net(pixel_values=x).{token}", f"(B, {backbone.dim})"))
     notes = []
     if small:
@@ -63,11 +63,11 @@ def write(order: Order) -> Written:
             "AutoModel alone cannot build the stem for small images (3x3, stride 1, no max-pool), and refuses these"
             " weights: load them with the code in the card"
         )
-    if backbone.kind == "vit":
+    if backbone.is_vit:
         notes.append(
             f"transformers resizes position embeddings in its own way: features are the same at {image.size} px only"
         )
-    return Written(code, two_sizes(order.encoder, native=backbone.kind == "vit"), "transformers", notes=notes)
+    return Written(code, two_sizes(order.encoder, native=backbone.is_vit), "transformers", notes=notes)
 
 
 def vit(backbone: Backbone, size: int) -> tuple[Config, dict[str, Tensor]]:
@@ -80,7 +80,7 @@ def vit(backbone: Backbone, size: int) -> tuple[Config, dict[str, Tensor]]:
     known = {"no bias in qkv"} | ({"layer scale", "registers", "SwiGLU"} if dinov2 else set())
     if rest := shape.special - known:
         raise SpecError(f"transformers has no ViT with {' and '.join(sorted(rest))}")
-    config = _vit_config(shape, dinov2, float(backbone.net.norm.eps))
+    config = _vit_config(shape, dinov2)
     table, registers = vit_positions(backbone, size)
     state = {"embeddings.position_embeddings": table}
     if dinov2:
@@ -90,7 +90,7 @@ def vit(backbone: Backbone, size: int) -> tuple[Config, dict[str, Tensor]]:
     names = (_DINOV2 | (_SWIGLU if "SwiGLU" in shape.special else {})) if dinov2 else _VIT
     whole = {"cls_token": "embeddings.cls_token"}
     ends = {"norm.": "layernorm.", "patch_embed.proj.": "embeddings.patch_embeddings.projection."}
-    for name, value in _apart(backbone.net.state_dict()).items():
+    for name, value in _apart(backbone.timm_state()).items():
         if name.startswith("blocks."):
             for ours, theirs in names.items():
                 name = name.replace(f".{ours}", f".{theirs}")
@@ -121,7 +121,7 @@ def resnet(backbone: Backbone) -> tuple[Config, dict[str, Tensor]]:
         "downsample_in_bottleneck": False,
     }
     state = {}
-    for name, value in backbone.net.state_dict().items():
+    for name, value in backbone.timm_state().items():
         name = re.sub(r"^layer(\d)\.(\d+)", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}", name)
         name = re.sub(r"^(conv1|bn1)", r"embedder.embedder.\1", name)
         name = name.replace("downsample.0", "shortcut.convolution").replace("downsample.1", "shortcut.normalization")
@@ -152,7 +152,7 @@ def processor(image: ImageSpec) -> Config:
     }
 
 
-def _vit_config(shape: ViTShape, dinov2: bool, eps: float) -> Config:
+def _vit_config(shape: ViTShape, dinov2: bool) -> Config:
     config: Config = {
         "hidden_size": shape.dim,
         "num_hidden_layers": shape.depth,
@@ -160,7 +160,7 @@ def _vit_config(shape: ViTShape, dinov2: bool, eps: float) -> Config:
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "layer_norm_eps": eps,
+        "layer_norm_eps": shape.norm_eps,
         "image_size": shape.size,
         "patch_size": shape.patch,
         "num_channels": 3,
@@ -199,13 +199,13 @@ def _load(name: str, option: str) -> str:
 
 
 def _small_stem(backbone: Backbone, name: str) -> str:
-    conv = backbone.net.conv1
+    channels, padding = small_stem_shape(backbone)
     return (
         "import torch\nfrom PIL import Image\nfrom safetensors.torch import load_file\nfrom torch import nn\n"
         "from transformers import AutoConfig, AutoImageProcessor, AutoModel\n\n"
         f"net = AutoModel.from_config(AutoConfig.from_pretrained({f'./{name}'!r}))\n"
         "stem = net.embedder\n"
-        f"stem.embedder.convolution = nn.Conv2d(3, {conv.out_channels}, 3, padding={conv.padding[0]}, bias=False)"
+        f"stem.embedder.convolution = nn.Conv2d(3, {channels}, 3, padding={padding}, bias=False)"
         "  # for small images\n"
         "stem.pooler = nn.Identity()\n"
         f"net.load_state_dict(load_file({f'{name}/model.safetensors'!r}))\nnet.eval()\n"
@@ -223,7 +223,7 @@ def _prepare(name: str) -> str:
 def _through_timm(order: Order, reason: str) -> Written:
     """timm's folder, which transformers reads as TimmWrapperModel where timm is installed."""
     if order.encoder.backbone.stem == "small":
-        raise SpecError(f"{reason}, and through timm no stem for small images", ANY)
+        raise SpecError(f"{reason}, and through timm no stem for small images", ANY_NET)
     written = export_timm.write(order)
     code = joined(
         _load(order.name, ""),

@@ -9,12 +9,12 @@ import timm
 import torch
 from safetensors.torch import save
 
+from ...backbones.architecture import ANY_NET, pooling, small_stem_shape, vit_positions
 from ...errors import SpecError
 from ...files import write_atomically
 from ...runs.encoder import LoadedEncoder
 from ...views.evaluation import SMALL
-from .architecture import ANY, two_sizes, vit_positions
-from .formats import Order, Written
+from .formats import Order, Written, two_sizes
 from .snippets import encode, joined
 
 
@@ -25,9 +25,9 @@ def write(order: Order) -> Written:
     spec, size = encoder.spec.backbone, encoder.meta.image.size
     if spec.width is not None or spec.padding == "same":
         what = f"width {spec.width}" if spec.width is not None else "TensorFlow's padding"
-        raise SpecError(f"timm.create_model cannot build a ResNet of {what}", ANY)
-    native = backbone.kind == "vit" and backbone.position != "timm"
-    state = dict(backbone.net.state_dict())
+        raise SpecError(f"timm.create_model cannot build a ResNet of {what}", ANY_NET)
+    native = backbone.is_vit and backbone.position != "timm"
+    state = backbone.timm_state()
     if native:
         state["pos_embed"] = vit_positions(backbone, size)[0]
     state = {name: value.contiguous() for name, value in state.items()}
@@ -65,15 +65,15 @@ def config(encoder: LoadedEncoder) -> dict[str, Any]:
 def model_args(encoder: LoadedEncoder) -> dict[str, Any]:
     """What timm's constructor must be told beside the architecture; no more, since other readers of the layout balk."""
     args = dict(encoder.spec.backbone.args)
-    if encoder.backbone.kind == "vit":
-        net = encoder.backbone.net
+    if encoder.backbone.is_vit:
         native = encoder.backbone.position == "timm"
         args |= {"img_size": encoder.backbone.image_size if native else encoder.meta.image.size}
         args |= {"dynamic_img_size": True}
         with torch.device("meta"):
             plain = timm.create_model(encoder.spec.backbone.arch, pretrained=False, num_classes=0, **args)
-        if net.global_pool != plain.global_pool:
-            args |= {"global_pool": net.global_pool, "fc_norm": not isinstance(net.fc_norm, torch.nn.Identity)}
+        own = pooling(encoder.backbone)
+        if own["global_pool"] != plain.global_pool:
+            args |= own
     return args
 
 
@@ -98,8 +98,7 @@ def _load(encoder: LoadedEncoder, name: str) -> str:
             f"net = timm.create_model({f'local-dir:{name}'!r}, pretrained=True).eval()\n"
             "prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(net))\n"
         )
-    width = encoder.backbone.net.conv1.out_channels
-    padding = encoder.backbone.net.conv1.padding[0]
+    width, padding = small_stem_shape(encoder.backbone)
     args = "".join(f", {key}={value!r}" for key, value in model_args(encoder).items())
     images = "".join(f", {key}={value!r}" for key, value in _images(encoder).items())
     return (

@@ -12,10 +12,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ...backbones import Backbone
+from ...backbones.architecture import ANY_NET, ViTShape, resnet_shape, small_stem_shape, vit_positions, vit_shape
 from ...errors import SpecError
 from ...files import write_atomically
-from .architecture import ANY, ViTShape, resnet_shape, two_sizes, vit_positions, vit_shape
-from .formats import Order, Written
+from .formats import Order, Written, two_sizes
 from .pth import write_pth
 from .snippets import encode, joined, prepare
 
@@ -36,7 +36,7 @@ def write(order: Order) -> Written:
     """
     encoder = order.encoder
     backbone, image = encoder.backbone, encoder.meta.image
-    vit = backbone.kind == "vit"
+    vit = backbone.is_vit
     state = vit_state(backbone, image.size) if vit else resnet_state(backbone)
     build = _vit_code(vit_shape(backbone, image.size)) if vit else resnet_code(backbone, encoder.spec.backbone.arch)
     head = "import numpy as np\nimport torch\nfrom PIL import Image, ImageOps\n"
@@ -66,7 +66,7 @@ def write(order: Order) -> Written:
 
 def resnet_state(backbone: Backbone) -> dict[str, Tensor]:
     """timm's names are torchvision's."""
-    return {name: value.contiguous() for name, value in backbone.net.state_dict().items()}
+    return {name: value.contiguous() for name, value in backbone.timm_state().items()}
 
 
 def resnet_code(backbone: Backbone, arch: str) -> str:
@@ -78,7 +78,7 @@ def resnet_code(backbone: Backbone, arch: str) -> str:
     if hasattr(torchvision.models, arch) and _differs(backbone, getattr(torchvision.models, arch)) is None:
         call = f"models.{arch}(weights=None)"
     elif found := _differs(backbone, lambda: module.ResNet(getattr(module, block), shape.depths, **options)):
-        raise SpecError(f"torchvision has no ResNet of these sizes: {found}", ANY)
+        raise SpecError(f"torchvision has no ResNet of these sizes: {found}", ANY_NET)
     else:
         more = "".join(f", {key}={value}" for key, value in options.items())
         call = f"models.resnet.ResNet(models.resnet.{block}, {shape.depths}{more})"
@@ -87,9 +87,9 @@ def resnet_code(backbone: Backbone, arch: str) -> str:
 
 def small_stem_code(backbone: Backbone) -> str:
     """Python that gives ``net`` the stem for small images."""
-    conv = backbone.net.conv1
+    channels, padding = small_stem_shape(backbone)
     return (
-        f"net.conv1 = nn.Conv2d(3, {conv.out_channels}, 3, padding={conv.padding[0]}, bias=False)"
+        f"net.conv1 = nn.Conv2d(3, {channels}, 3, padding={padding}, bias=False)"
         "  # the stem for small images\n"
         "net.maxpool = nn.Identity()\n"
     )
@@ -99,9 +99,9 @@ def vit_state(backbone: Backbone, size: int) -> dict[str, Tensor]:
     """Under the names of torchvision's VisionTransformer. SpecError for a ViT that has more than that one."""
     shape = vit_shape(backbone, size)
     if shape.special:
-        raise SpecError(f"torchvision's ViT has none of these: {', '.join(sorted(shape.special))}", ANY)
+        raise SpecError(f"torchvision's ViT has none of these: {', '.join(sorted(shape.special))}", ANY_NET)
     found = {}
-    for name, value in backbone.net.state_dict().items():
+    for name, value in backbone.timm_state().items():
         if name == "pos_embed":
             found["encoder.pos_embedding"] = vit_positions(backbone, size)[0]
         elif name.startswith("blocks."):
@@ -133,7 +133,7 @@ def _differs(backbone: Backbone, build: Callable[[], nn.Module]) -> str | None:
         if backbone.stem == "small":
             net.conv1 = nn.Conv2d(3, net.conv1.out_channels, 3, bias=False)
     theirs = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    ours = {name: tuple(value.shape) for name, value in backbone.net.state_dict().items()}
+    ours = {name: tuple(value.shape) for name, value in backbone.timm_state().items()}
     for name in [*ours, *theirs]:
         if ours.get(name) != theirs.get(name):
             return f"{name} is {ours.get(name, 'absent')} here, {theirs.get(name, 'absent')} there"

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ... import __version__
-from ...backbones.outputs import check_outputs, outputs
 from ...errors import CheckpointError, SpecError
 from ...files import write_atomically
 from ...runs.encoder import LoadedEncoder
 from .card import UNKNOWN, card
 from .formats import Format, Order, Written
+from .graph import check_outputs, outputs
 from .parity import Parity, at_size, compare, demand, normalised, real_images, run_fresh
 from .scores import of_files, of_run
 from .target import Target, sha256
@@ -131,8 +131,6 @@ def _inputs(
         inputs[f"{h}x{w}"] = pixels.permute(0, 2, 3, 1).contiguous() if order.preprocess else x
         with torch.inference_mode():
             found = outputs(backbone, x, names)
-            if names == ("pooled",):
-                found = {"pooled": backbone(x)}  # what evaluation takes, by its own way
         ours |= {f"{h}x{w}.{name}": value for name, value in found.items()}
     for i, photo in enumerate(images[:PHOTOS]):
         inputs[f"image.{i}"] = torch.from_numpy(photo.copy())

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...backbones.vit_init import sincos_positions
+from ...backbones.positions import sincos_positions
 from ...views.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 Which = Literal["online", "momentum"]
@@ -64,10 +64,7 @@ def sincos(moco: bool) -> Callable[[Tensors], bool]:
         side = round((found.shape[1] - 1) ** 0.5)
         if found.shape[1] != side * side + 1:
             return False
-        table = sincos_positions((side, side), found.shape[-1])
-        if not moco:
-            halves = table.chunk(2, dim=-1)
-            table = torch.cat([halves[1], halves[0]], -1)
+        table = sincos_positions((side, side), found.shape[-1], columns_first=not moco)
         return bool(torch.allclose(found.float(), table, atol=1e-4))
 
     return fits

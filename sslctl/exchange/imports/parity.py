@@ -18,6 +18,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...backbones.architecture import vit_shape
 from ...errors import SpecError
 from ...files import replacing, write_atomically
 from ...runs.encoder import LoadedEncoder, load_encoder
@@ -61,14 +62,14 @@ def check(ours: LoadedEncoder, taken: Taken, source: Path) -> dict[str, Any]:
     Compared on real images at the native size. Raises CheckpointError above the tolerance.
     """
     net, image = ours.backbone, ours.meta.image
-    size = net.image_size if net.kind == "vit" else image.size
+    size = net.image_size if net.is_vit else image.size
     cost = sum(p.numel() for p in net.parameters()) * size**3 / 224
     images, of = real_images(ours, max(2, min(IMAGES, int(IMAGES * WORK / max(1, cost)))))
     x = normalised(at_size(images, size), image)
     who, y = theirs(ours, taken, source, x)
-    tolerance = DEEP_TOLERANCE if net.kind == "vit" and len(net.net.blocks) > 12 else TOLERANCE
+    tolerance = DEEP_TOLERANCE if net.depth > 12 else TOLERANCE
     with torch.no_grad():
-        parity: Parity = compare({"y": net(x)}, {"y": y}, tolerance)
+        parity: Parity = compare({"y": net(x).pooled}, {"y": y}, tolerance)
     demand(parity, tolerance, f"the import of {source}", who)
     return {"against": who, "images": len(x), "of": of, "size": size, "tolerance": tolerance, **asdict(parity)}
 
@@ -96,16 +97,16 @@ def _program(ours: LoadedEncoder, taken: Taken, source: Path) -> tuple[str, str]
         model = f"timm.create_model({f'local-dir:{folder}'!r}, pretrained=True)"
         return "timm", f"import timm\nf = {model}.eval()\nf.reset_classifier(0)"
     if layout == "hf" and is_folder(source) and importlib.util.find_spec("transformers"):
-        pooled = "pooler_output.flatten(1)" if net.kind == "cnn" else "last_hidden_state[:, 0]"
+        pooled = "last_hidden_state[:, 0]" if net.is_vit else "pooler_output.flatten(1)"
         model = f"AutoModel.from_pretrained({str(folder)!r}).eval()"
         return "transformers", f"from transformers import AutoModel\nm = {model}\nf = lambda x: m(x).{pooled}"
     if layout == "torchvision" and not spec.args and hasattr(torchvision.models, spec.arch):
         build, head = f"{spec.arch}(num_classes={len(held['fc.bias'])})", "fc"
     elif layout == "torchvision_vit" and "heads.head.bias" in held:
-        vit, block = net.net, net.net.blocks[0]
-        sizes = f"{net.image_size}, {net.patch}, {len(vit.blocks)}, {block.attn.num_heads}, {net.dim}"
+        hidden = vit_shape(net, net.image_size).hidden
+        sizes = f"{net.image_size}, {net.patch}, {net.depth}, {net.heads}, {net.dim}"
         classes = len(held["heads.head.bias"])
-        build, head = f"VisionTransformer({sizes}, {block.mlp.fc1.out_features}, num_classes={classes})", "heads"
+        build, head = f"VisionTransformer({sizes}, {hidden}, num_classes={classes})", "heads"
     else:
         return None
     load = f"f.load_state_dict(load_file({HELD!r}))\nf.{head} = torch.nn.Identity()\nf.eval()"
@@ -117,10 +118,10 @@ def _by_formulas(ours: LoadedEncoder, taken: Taken, x: Tensor) -> tuple[str, Ten
     who = "the papers' formulas on the file's own tensors"
     if taken.naming.rules:
         held, who = to_timm(dict(held), taken.naming), "the papers' formulas on the renamed tensors"
-    if net.kind == "vit":
+    if net.is_vit:
         chunks = {m[1]: m[0] for name in held if (m := re.match(r"blocks\.\d+\.(\d+)\.", name))}
         block = (lambda i: chunks.get(str(i), "blocks.none.")) if chunks else "blocks.{}.".format
-        return who, formulas.vit(held, x, net.net.blocks[0].attn.num_heads, block)
+        return who, formulas.vit(held, x, net.heads, block)
     if "layer1.0.conv1.weight" in held and spec.padding in (None, "same", "solo") and _is_plain(held):
         return who, formulas.resnet(held, x, spec.padding)
     plain = timm.create_model(spec.arch, num_classes=0, **spec.args).eval()

@@ -106,7 +106,7 @@ def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tup
         backbone, spec, size = _build(state, layout, wishes, taken.twice)
     except SslctlError as e:
         raise CheckpointError(f"{path}: read as {layout.title}: {e.message}", e.hint) from e
-    own = backbone.net.state_dict()
+    own = backbone.timm_state()
     for name in taken.held:
         if (head := NO_ENCODER.match(name)) and name not in own:
             taken.left.setdefault(taken.prefix + head[0].rstrip("."), []).append(taken.prefix + name)
@@ -115,13 +115,12 @@ def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tup
         if name.endswith("num_batches_tracked"):  # old files lack it, and evaluation needs none
             state[name] = torch.zeros((), dtype=torch.int64)
     refuse_mismatch(path, own, state, f"read as {layout.title}: {spec.arch}, its names after '{taken.prefix}'")
-    backbone.net.load_state_dict({name: _owned(path, name, value) for name, value in state.items()}, assign=True)
+    backbone.load_timm_state({name: _owned(path, name, value) for name, value in state.items()}, assign=True)
     image = ImageSpec(size=size, mean=layout.mean, std=layout.std)
     source = Imported(file=path.name, **taken.said(), wrappers=found.wrappers)
     notes = [layout.note] if layout.note and wishes.layout is None else []
-    if backbone.kind == "vit" and not (wishes.arch or wishes.heads or layout.heads or usual_heads(backbone.dim)):
-        count = backbone.net.blocks[0].attn.num_heads
-        notes.append(f"heads of attention show in no shape: {count} are assumed (or import it with --heads)")
+    if backbone.is_vit and not (wishes.arch or wishes.heads or layout.heads or usual_heads(backbone.dim)):
+        notes.append(f"heads of attention show in no shape: {backbone.heads} are assumed (or import it with --heads)")
     return as_loaded(backbone, spec, image, source, path, notes), taken
 
 

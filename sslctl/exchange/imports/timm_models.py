@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,10 @@ def open_by_name(name: str, pretrained: bool) -> LoadedEncoder:
         backbone = build_backbone(spec, size)
     notes = []
     if pretrained:
-        state = _pretrained(name, backbone.net)
-        refuse_mismatch(f"timm:{name}", backbone.net.state_dict(), state)
-        backbone.net.load_state_dict(state)
+        own = backbone.timm_state()
+        state = _pretrained(name, own)
+        refuse_mismatch(f"timm:{name}", own, state)
+        backbone.load_timm_state(state)
     else:
         notes.append(f"random:{name} has RANDOM weights, of seed 0: it knows nothing of images")
     image = ImageSpec(size=size, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
@@ -56,8 +58,8 @@ def _config(arch: str, name: str) -> dict[str, Any]:
     return PLAIN if cfg is None else dict(cfg.to_dict())
 
 
-def _pretrained(name: str, net: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The pretrained state of timm's ``name`` in the arrangement of ``net``."""
+def _pretrained(name: str, own: Collection[str]) -> dict[str, torch.Tensor]:
+    """Return the pretrained weights of timm's ``name``, those called as one of ``own``."""
     hint = f"with a network once, then timm keeps them; random:{name} for random weights"
     if not timm.is_model_pretrained(name):
         raise SpecError(f"timm:{name}: timm has no weights for it", hint.partition("; ")[2])
@@ -66,4 +68,4 @@ def _pretrained(name: str, net: torch.nn.Module) -> dict[str, torch.Tensor]:
     except Exception as e:  # the hub, the network and timm each fail in ways of their own
         reason = next(iter(str(e).strip().splitlines()), type(e).__name__)
         raise MachineError(f"timm:{name}: its weights cannot be fetched: {reason}", hint) from e
-    return {key: value for key, value in theirs.items() if key in net.state_dict()}
+    return {key: value for key, value in theirs.items() if key in own}

@@ -73,7 +73,7 @@ class AttentionMaps:
 def choose_kind(backbone: Backbone, kind: str) -> str:
     """``kind`` itself, or for ``auto`` what suits the backbone. Raises SpecError for an unknown word."""
     if kind == "auto":
-        return "attention" if backbone.kind == "vit" else "grad-cam"
+        return "attention" if backbone.is_vit else "grad-cam"
     if kind not in KINDS:
         raise SpecError(f"--kind '{kind}': no such maps", f"auto, {', '.join(KINDS)}")
     return kind

@@ -14,6 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ...backbones import Backbone, activation, attention, own_grad_cam
+from ...backbones.compiling import uncompiled
 from ...data.source import Source
 from ...data.unreadable import next_readable
 from ...errors import SpecError
@@ -84,9 +85,9 @@ def look(encoder: Backbone, x: Tensor) -> Tensor:
     A ViT's attention in its last block, mean over heads; elsewhere the places that made the embedding what it is.
     """
     x = x.to(next(encoder.parameters()).device)
-    with torch.no_grad():
+    with torch.no_grad(), uncompiled():
         try:
-            return (attention if encoder.kind == "vit" else own_grad_cam)(encoder, x).mean(1).float().cpu()
+            return (attention if encoder.is_vit else own_grad_cam)(encoder, x).mean(1).float().cpu()
         except SpecError:  # a net of another make
             return activation(encoder, x).mean(1).float().cpu()
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...backbones import Backbone, feature_map
+from ...backbones import Backbone
 from ...data.decode import BadImage, Pixels
 from ...data.source import Source
 from ...errors import DataError
@@ -55,7 +55,7 @@ def sight(backbone: Backbone, mean: tuple[float, ...], std: tuple[float, ...], s
     def see(image: Pixels) -> tuple[Tensor, Tensor]:
         shown = fit_area(image, size)
         with torch.no_grad():
-            return shown, feature_map(backbone, network_input(backbone, shown, mean, std))[0].float().cpu()
+            return shown, backbone(network_input(backbone, shown, mean, std)).map[0].float().cpu()
 
     return see
 

@@ -112,7 +112,7 @@ def find_neighbours(encoder: LoadedEncoder, source: Source, device: torch.device
         index += [i for i, _ in part]
         thumbnails += list(shown(pixels))
         with torch.no_grad():
-            features.append(net(transform.normalise(pixels.to(device))).float().cpu())
+            features.append(net(transform.normalise(pixels.to(device))).pooled.float().cpu())
     found = Exhibits(looked_at=len(index))
     if len(index) < 2:
         found.missing["neighbours"] = "there are no two images that can be read"

@@ -6,14 +6,16 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import fmean, median
+from typing import Any
 
 from ...engine.health import COLLAPSED_STD, UNIFORM
-from .chance import yardstick
+from ...errors import SslctlError
+from ...methods import METHODS, load_method
+from ...methods.advice import chance
+from ...methods.base import Method
 from .chart import show
 from .history import Curve, History
 
-# Methods whose health is judged on features of the backbone; elsewhere it is on the head's embeddings.
-ON_FEATURES = {"dino", "rotnet", "jigsaw", "cpc", "supervised"}
 Marks = tuple[tuple[float, str], ...]
 
 
@@ -32,10 +34,12 @@ class Reading:
 def read(key: str, run: History) -> Reading:
     """The reading of the curve ``key`` of ``run``."""
     curve = run.curves[key]
-    reader = READERS.get(key)
+    reader, method = READERS.get(key), _method(run)
+    normal = method.curves.get(key) if method is not None else None
     if reader is None:
-        return Reading(key.replace("_", " "), "a figure of the method's own", _now(curve))
-    return reader(run, curve)
+        return Reading(key.replace("_", " "), normal or "a figure of the method's own", _now(curve))
+    reading = reader(run, curve)
+    return replace(reading, normal=normal) if normal else reading
 
 
 def ordered(keys: set[str]) -> list[str]:
@@ -60,16 +64,19 @@ def _now(curve: Curve, unit: str = "", more: str = "") -> str:
 
 
 def _loss(run: History, curve: Curve) -> Reading:
-    if run.spec is None:
+    try:
+        if run.spec is None:
+            raise SslctlError("no spec")
+        nothing = chance(run.spec, int(run.start.get("images") or 0))
+    except SslctlError:  # no spec that can be read, or parameters of another version
         return Reading("loss", "falls, faster at first", _now(curve))
-    rod = yardstick(run.spec, int(run.start.get("images") or 0))
-    last = curve[-1].value
-    if rod.level is None:
-        return Reading("loss", rod.text, _now(curve))
-    away = last - rod.level
-    share = f"{abs(away) / abs(rod.level):.0%}" if rod.level else f"{abs(away):.2f}"
-    where = f"{share} {'below' if away < 0 else 'above'} chance ({rod.formula} = {show(rod.level)})"
-    return Reading("loss", rod.text, _now(curve, "", where), "", ((rod.level, f"{rod.formula} = {show(rod.level)}"),))
+    last, level = curve[-1].value, nothing.level
+    if level is None:
+        return Reading("loss", nothing.normal, _now(curve))
+    away, mark = last - level, f"{nothing.formula} = {show(level)}"
+    share = f"{abs(away) / abs(level):.0%}" if level else f"{abs(away):.2f}"
+    where = f"{share} {'below' if away < 0 else 'above'} chance ({mark})"
+    return Reading("loss", nothing.normal, _now(curve, "", where), "", ((level, mark),))
 
 
 def _lr(run: History, curve: Curve) -> Reading:
@@ -98,7 +105,7 @@ def _wait(run: History, curve: Curve) -> Reading:
 
 
 def _std(run: History, curve: Curve) -> Reading:
-    last, features = curve[-1].value, _method(run) in ON_FEATURES
+    last, features = curve[-1].value, (method := _method(run)) is not None and method.health_on_features
     normal = (
         "of the backbone's features, which share a mean: 0.3 to 0.9 is usual, under 0.1 collapsed"
         if features
@@ -122,14 +129,11 @@ def _rank(run: History, curve: Curve) -> Reading:
 
 
 def _entropy(run: History, curve: Curve) -> Reading:
-    last, name = curve[-1].value, _method(run)
-    who = "the teacher's" if name == "dino" else "Sinkhorn's"
-    usual = (
-        "falls slowly, from below 1 where its temperature is low"
-        if name == "dino"
-        else "rises as embeddings bunch up at first, then falls"
+    last = curve[-1].value
+    normal = (
+        "of Sinkhorn's targets, as a share of ln K: rises as embeddings bunch up at first, then falls. At 1 they are "
+        "uniform and say nothing"
     )
-    normal = f"of {who} targets, as a share of ln K: {usual}. At 1 they are uniform and say nothing"
     verdict = "bad" if last > UNIFORM else "good"
     return Reading("entropy of targets / ln K", normal, _now(curve), verdict, ((1.0, "uniform"),))
 
@@ -192,8 +196,9 @@ def _simple(title: str, normal: str, unit: str = "") -> Callable[[History, Curve
     return lambda run, curve: Reading(title, normal, _now(curve, unit), unit=unit)
 
 
-def _method(run: History) -> str:
-    return run.spec.method.name if run.spec is not None else ""
+def _method(run: History) -> type[Method[Any]] | None:
+    known = run.spec is not None and run.spec.method.name in METHODS
+    return load_method(run.spec.method.name) if known and run.spec is not None else None
 
 
 def _momentum(run: History) -> float | None:

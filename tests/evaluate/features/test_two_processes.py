@@ -26,7 +26,7 @@ def evaluate(run: Path, pictures: Path, folder: Path, rank: int) -> dict[str, An
 
     from sslctl.cli.main import app
     from sslctl.data import open_source
-    from sslctl.engine.background_writer import Saver
+    from sslctl.engine.background_writer import BackgroundWriter
     from sslctl.engine.loop import keep_best
     from sslctl.errors import DivergedError
     from sslctl.evaluate.features.extract import extract
@@ -51,7 +51,7 @@ def evaluate(run: Path, pictures: Path, folder: Path, rank: int) -> dict[str, An
     assert isinstance(t.probe, Probe)
     step = Step(STEP - 1, 9, 3)
     scores = replace(t.probe, batch_size=4)(step)
-    with Run(folder / f"run-{rank}") as own, closing(Saver()) as saver:
+    with Run(folder / f"run-{rank}") as own, closing(BackgroundWriter()) as saver:
         keep_best(t, own, {"step": STEP, **scores}, saver)
     with torch.no_grad():
         next(t.method.encoder().parameters()).fill_(float("nan"))

@@ -26,10 +26,10 @@ from sslctl.data.source import FileSource
 from sslctl.errors import DataError, MachineError
 from sslctl.evaluate.features import files as embed_files
 from sslctl.evaluate.features import journal as spool
-from sslctl.evaluate.features.writing import Order, WrittenFeatures, write_features
 from sslctl.evaluate.features.extract import extract
 from sslctl.evaluate.features.journal import HEADER, Spool
 from sslctl.evaluate.features.stream import Chunk, stream
+from sslctl.evaluate.features.writing import Order, WrittenFeatures, write_features
 from sslctl.views.evaluation import EvalTransform
 
 from ...training import picture_folder

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslctl.evaluate.knn.search import BLOCK, ROWS, largest, neighbours
-from sslctl.runtime.device import quick_products
+from sslctl.runtime.device import fast_matmul
 
 
 def rows(n: int, seed: int, width: int = 16) -> Tensor:
@@ -85,7 +85,7 @@ def test_search_by_blocks_finds_the_largest(n: int) -> None:
 def test_quick_products_keep_float32_and_the_setting() -> None:
     a, b = rows(300, 1, 384), rows(200, 2, 384)
     before = torch.get_float32_matmul_precision()
-    with quick_products(a):
+    with fast_matmul(a):
         found = a @ b.T
     assert torch.get_float32_matmul_precision() == before
     torch.testing.assert_close(found.double(), a.double() @ b.double().T, rtol=1e-4, atol=1e-4)

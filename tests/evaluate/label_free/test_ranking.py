@@ -13,7 +13,6 @@ import torch
 from typer.testing import CliRunner
 
 from sslctl.cli.main import app
-from sslctl.tasks.rank import MEASURES as BY
 from sslctl.data import open_source
 from sslctl.data.in_memory import in_memory
 from sslctl.engine.loop import train
@@ -25,6 +24,7 @@ from sslctl.evaluate.label_free.view_features import extract_views, view_plan
 from sslctl.runs import checkpoint
 from sslctl.runs.directory import Run
 from sslctl.runs.encoder import load_encoder
+from sslctl.tasks.rank import MEASURES as BY
 from sslctl.views.augment import Augment
 
 from ...training import StopAfter, picture_folder, silent, small_spec, training
@@ -80,7 +80,7 @@ def test_the_views_are_those_of_training_whatever_the_batches(run: Path, picture
     crops = augment.geometric(source.read(6), 1, 6)  # the fourth view is the second one of epoch 1
     from sslctl.data.loader import Batch
 
-    batch = Batch(torch.tensor([6]), torch.tensor([1]), [c[None] for c in crops], None, None, [])
+    batch = Batch(torch.tensor([6]), torch.tensor([1]), [c[None] for c in crops])
     with torch.no_grad():
         h = encoder.backbone(augment(batch, torch.device("cpu")).globals[1])
     torch.testing.assert_close(found[6, 3], h[0], rtol=1e-4, atol=1e-5)

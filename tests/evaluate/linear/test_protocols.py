@@ -23,11 +23,12 @@ from sslctl.errors import DivergedError, SpecError
 from sslctl.evaluate.finetune.training import Task
 from sslctl.evaluate.linear.protocols import DINOV2_RATES, PROTOCOLS, Read, Reader, evaluate, find_protocol, train
 from sslctl.evaluate.linear.sgd_heads import Heads
+from sslctl.runs.meta import ImageSpec
 from sslctl.spec.schema import BackboneSpec
 
 from ...training import BACKBONE, small_spec
 
-IMAGE = {"size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+IMAGE = ImageSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 def coloured(n: int, seed: int) -> ArraySource:

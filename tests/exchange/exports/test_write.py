@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from sslctl.backbones.outputs import check_outputs, outputs
 from torch import Tensor
 
-from sslctl.backbones.outputs import check_outputs, outputs
 from sslctl.errors import CheckpointError, MachineError, SpecError
 from sslctl.exchange.exports import onnx_graph as export_onnx
 from sslctl.exchange.exports import parity
@@ -23,7 +23,6 @@ from sslctl.exchange.exports import write as module
 from sslctl.exchange.exports.formats import FORMATS, Format, Order, Written
 from sslctl.exchange.exports.write import Export, export
 from sslctl.runs.encoder import LoadedEncoder
-from sslctl.views.evaluation import EvalTransform
 from tests.exchange.exports.encoders import code_in, encoder
 from tests.fresh import warm  # noqa: F401 - a fixture
 
@@ -144,7 +143,7 @@ def check_photo(ours: LoadedEncoder, done: Export, features: str, place: Path, r
     """The card's code, run on a picture from disk, gives our evaluation's features of it."""
     with Image.open(photo(place / "photo.jpg")) as image:
         pixels = np.asarray(image)
-    x = EvalTransform(**ours.meta.image)(pixels)[None]
+    x = ours.transform()(pixels)[None]
     names = check_outputs(ours.backbone, features)
     with torch.inference_mode():
         expected = outputs(ours.backbone, x, names)

@@ -3,51 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import torch.nn.functional as F
 
-from sslctl.layers.losses import info_nce, mean_of_others, queue_contrast, swapped_cross_entropy
-from sslctl.methods import METHODS
 from sslctl.methods.resolve import resolve
-from sslctl.methods.simclr import nt_xent
-from sslctl.visualize.report.chance import LOSSES, yardstick
 from sslctl.visualize.report.chart import draw, show, ticks
 from sslctl.visualize.report.expectations import READERS, ordered, read, trend
 from sslctl.visualize.report.history import Point, read_history
-
-
-def level(method: str, images: int = 0, **params: Any) -> float:
-    user = {"data": {"path": "x"}, "views": {"multi_crop": "2x32"}, "method": {"name": method, **params}}
-    found = yardstick(resolve(user | {"run": {"batch_size": 8}}), images).level
-    assert found is not None
-    return found
-
-
-def test_every_method_has_a_yardstick_and_no_other() -> None:
-    assert LOSSES.keys() == METHODS.keys()
-
-
-def test_chance_is_the_loss_of_embeddings_that_are_all_alike() -> None:
-    same = F.normalize(torch.ones(2, 8, 4), dim=-1)  # (V, B, D)
-    assert level("simclr") == pytest.approx(float(nt_xent(same, 2, 0.1)))
-    assert level("moco-v2", queue=50) == pytest.approx(
-        float(queue_contrast(same, same, same[0, :1].expand(50, -1), 0.2).mean())
-    )
-    assert level("moco-v2", images=20, queue=50) == pytest.approx(math.log(21))
-    contrast = float(mean_of_others(info_nce(same, same, 0.2)))
-    assert level("nnclr") == pytest.approx(contrast) == level("end-to-end")
-    assert level("moco-v3", temperature=0.2) == pytest.approx(2 * 0.2 * 2 * contrast)
-    uniform = torch.full((2, 8, 12), 1 / 12)
-    assert level("swav", prototypes=12) == pytest.approx(
-        float(swapped_cross_entropy(uniform, torch.zeros(2, 8, 12), 0.1))
-    )
-    assert level("dino", prototypes=12) == level("deepcluster-v2", prototypes=[12, 12]) == level("swav", prototypes=12)
-    assert level("rotnet", turns=4) == pytest.approx(float(F.cross_entropy(torch.zeros(1, 4), torch.tensor([0]))))
 
 
 def run(path: Path, lines: list[dict[str, Any]], method: str = "swav") -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslctl.backbones import Backbone, build_backbone, feature_map
-from sslctl.backbones.outputs import OUTPUTS, check_outputs, outputs
+from sslctl.backbones import Backbone, build_backbone
 from sslctl.errors import SpecError
+from sslctl.exchange.exports.graph import OUTPUTS, check_outputs, outputs
 from sslctl.spec.schema import BackboneSpec
 
 
@@ -21,8 +21,8 @@ def test_a_vit_gives_its_tokens_apart() -> None:
     assert check_outputs(vit, "all") == OUTPUTS
     x = torch.randn(2, 3, 32, 48)
     with torch.inference_mode():
-        found, tokens = outputs(vit, x, OUTPUTS), vit.tokens(x)
-        torch.testing.assert_close(found["pooled"], vit(x), rtol=0, atol=0)
+        found, tokens = outputs(vit, x, OUTPUTS), vit.net.forward_features(x)
+        torch.testing.assert_close(found["pooled"], vit(x).pooled, rtol=0, atol=0)
         torch.testing.assert_close(found["cls"], tokens[:, 0], rtol=0, atol=0)
         for row, column in [(0, 0), (1, 2), (3, 5)]:
             patch = tokens[:, 5 + 6 * row + column]  # after [CLS] and four registers
@@ -37,9 +37,9 @@ def test_a_resnet_has_no_class_token_and_pools_its_map() -> None:
     with torch.inference_mode():
         found = outputs(net, x, ("pooled", "patches"))
         assert found["patches"].shape == (2, 8, 2, 3)
-        torch.testing.assert_close(found["patches"].mean((2, 3)), net(x))
-        torch.testing.assert_close(found["pooled"], net(x), rtol=0, atol=0)
-        torch.testing.assert_close(feature_map(net, x), found["patches"], rtol=0, atol=0)
+        torch.testing.assert_close(found["patches"].mean((2, 3)), net.net(x))
+        torch.testing.assert_close(found["pooled"], net.net(x), rtol=0, atol=0)
+        torch.testing.assert_close(net.net.forward_features(x), found["patches"], rtol=0, atol=0)
     for wanted, reason in [("cls", "no class token"), ("tokens", "no such output")]:
         with pytest.raises(SpecError, match=reason) as e:
             check_outputs(net, wanted)
