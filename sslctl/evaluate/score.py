@@ -95,7 +95,7 @@ def score(
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """95 % interval of a probability of which ``share`` was seen in ``n`` trials (Wilson, 1927)."""
+    """95 % interval of a probability that came true in a ``share`` of ``n`` trials (Wilson, 1927)."""
     z2 = Z95 * Z95 / n
     middle = (share + z2 / 2) / (1 + z2)
     half = Z95 / (1 + z2) * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
@@ -104,7 +104,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 def bootstrap(values: Tensor, seed: int = 0) -> tuple[float, float]:
     """95 % interval of the mean of ``values`` (n,): percentiles over RESAMPLES, drawn with ``seed``."""
-    rng, held = np.random.default_rng(seed), values.double().numpy()
-    means = [held[rng.integers(len(held), size=len(held))].mean() for _ in range(RESAMPLES)]
+    rng, sample = np.random.default_rng(seed), values.double().numpy()
+    means = [sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(RESAMPLES)]
     low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(high)

@@ -28,9 +28,9 @@ def read_objects(path: Path) -> list[Line]:
 
 
 def read_metrics(folder: Path, upto: float = math.inf) -> list[Line]:
-    """Return the metric lines in the run directory ``folder`` that have a step, of at most ``upto``."""
+    """Return the metric lines in the run directory ``folder``, those of steps up to ``upto``."""
     lines = read_objects(folder / FILE)
-    return [line for line in lines if is_number(line.get("step")) and line["step"] <= upto]
+    return [line for line in lines if type(line.get("step")) is int and line["step"] <= upto]
 
 
 def is_number(value: Any) -> bool:

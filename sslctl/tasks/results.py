@@ -607,8 +607,8 @@ class Inspection(Result):
     classes: list[str] | int | None = None
     step: int | None = None
     data: dict[str, Any] | None = None
-    health: str | None = None
-    scores: dict[str, float] | None = None
+    health: Any = None
+    scores: dict[str, Any] | None = None
     last_line: dict[str, Any] | None = None
     finetuned: dict[str, Any] | None = None
     imported: dict[str, Any] | None = None

@@ -70,7 +70,7 @@ class Cache:
         with replacing(self._path(key), features.x.nbytes) as partial:
             try:
                 save_file(tensors, partial, {"format": "pt", "sslctl": json.dumps(meta)})
-            except SafetensorError as e:  # its words for what the disk said
+            except SafetensorError as e:  # the disk's error in its words
                 raise MachineError(f"cannot write {self._path(key)}: {e}", "see the disk, or --no-cache") from e
         self._make_room(self._path(key))
 
@@ -149,7 +149,7 @@ def cache_key(
     """sha256 over all that features depend on: ``encoder`` (JSON), images, transform, arithmetic and ``kind``.
 
     Beside the fingerprint of the set (names and sizes of files) the times of files count, so that a picture that was
-    edited in place is seen anew.
+    edited in place is read again.
     """
     what = {
         "schema": SCHEMA,

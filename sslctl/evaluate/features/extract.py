@@ -52,16 +52,16 @@ def extract(
     """
     index: list[int] = []
     skipped: Unreadable = []
-    found: list[Tensor] = []
+    parts: list[Tensor] = []
     for chunk in stream(encoder, source, transform, **options):
         if chunk.positions:
-            found.append(chunk.x)
+            parts.append(chunk.x)
         index += chunk.positions
         skipped += chunk.bad
         progress(chunk.done, len(source))
     if not index:
         raise nothing_readable(source, dict(skipped))
-    return with_labels(source, torch.cat(found), torch.tensor(index), skipped)
+    return with_labels(source, torch.cat(parts), torch.tensor(index), skipped)
 
 
 def check_pair(train: Features, test: Features) -> None:

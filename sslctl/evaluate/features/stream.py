@@ -177,4 +177,4 @@ def frozen(net: nn.Module) -> Iterator[None]:
         for module, training in modes:
             module.training = training
     if [t._version for t in tensors] != versions:
-        raise RuntimeError("the frozen encoder was written to while features were taken")
+        raise RuntimeError("the frozen encoder was written to while features were computed")

@@ -34,7 +34,7 @@ class Row:
 
 
 def of_run(encoder: LoadedEncoder) -> list[Row]:
-    """The newest probe scores in the run's metrics up to the checkpoint's step; none where its files tell none."""
+    """The newest probe scores in the run's metrics up to the checkpoint's step; empty where there are none."""
     if encoder.path.parent.name != "checkpoints":
         return []
     found: dict[str, float] = {}
@@ -45,22 +45,22 @@ def of_run(encoder: LoadedEncoder) -> list[Row]:
 
 
 def of_files(encoder: LoadedEncoder, paths: Sequence[Path]) -> list[Row]:
-    """The results in files of JSON. SpecError for what is no score, and for a score of another checkpoint."""
+    """The results in files of JSON. SpecError for what is not a score, and for a score of another checkpoint."""
     return [_row(encoder, path) for path in paths]
 
 
 def _row(encoder: LoadedEncoder, path: Path) -> Row:
     try:
-        held: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        of, (low, high) = held["checkpoint"], held["interval"]
-        told = {key: value for key, value in held["protocol"].items() if isinstance(value, str | int | float)}
-        words = ", ".join(f"{key} {value}" for key, value in told.items() if key not in ("name", "arch"))
-        counts = f"{int(held['n_train'])} training and {int(held['n_test'])} test images"
-        protocol = f"{held['task']}: {words}, {counts} of {int(held['classes'])} classes"
-        data = PurePath(held["data"]["test"]["name"]).name
-        row = Row(protocol, data, float(held["top1"]), (float(low), float(high)))
+        result: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        of, (low, high) = result["checkpoint"], result["interval"]
+        settings = {key: value for key, value in result["protocol"].items() if isinstance(value, str | int | float)}
+        words = ", ".join(f"{key} {value}" for key, value in settings.items() if key not in ("name", "arch"))
+        counts = f"{int(result['n_train'])} training and {int(result['n_test'])} test images"
+        protocol = f"{result['task']}: {words}, {counts} of {int(result['classes'])} classes"
+        data = PurePath(result["data"]["test"]["name"]).name
+        row = Row(protocol, data, float(result["top1"]), (float(low), float(high)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise SpecError(f"--scores {path}: no score of sslctl ({type(e).__name__}: {e})", HINT) from e
+        raise SpecError(f"--scores {path}: not a score of sslctl ({type(e).__name__}: {e})", HINT) from e
     same = (encoder.spec.method.name, encoder.meta.step)
     if (of.get("method"), of.get("step")) != same:
         raise SpecError(

@@ -1,4 +1,4 @@
-"""What a run's directory tells: its spec, its metric lines as curves, its sessions, how it ended."""
+"""A run by the files of its directory: its spec, its metric lines as curves, its sessions, how it ended."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Curve = list[Point]
 
 @dataclass(frozen=True)
 class History:
-    """A run as its files tell it; ``spec`` is None where there is none that can be read, and ``told`` is its YAML."""
+    """A run by its files; ``spec`` is None where it cannot be read, ``spec_yaml`` is what its file holds."""
 
     path: Path
     lines: list[Data]
     spec: Spec | None
-    told: Data
+    spec_yaml: Data
     sessions: list[Data]  # what sessions.jsonl holds: starts, and ends with their state
     unreadable: int  # images
 
@@ -71,12 +71,12 @@ class History:
 def read_history(path: Path) -> History:
     """The run in the directory ``path``. Raises CheckpointError where it holds no metrics."""
     lines = metric_lines(path)
-    told, spec = {}, None
+    spec_yaml, spec = {}, None
     with contextlib.suppress(SslctlError):
-        told = read_spec_file(path / "spec.yaml")
-        spec = check_spec(told)
+        spec_yaml = read_spec_file(path / "spec.yaml")
+        spec = check_spec(spec_yaml)
     sessions = read_objects(path / "sessions.jsonl")
-    return History(path, lines, spec, told, sessions, len(read_objects(path / "bad_images.jsonl")))
+    return History(path, lines, spec, spec_yaml, sessions, len(read_objects(path / "bad_images.jsonl")))
 
 
 def metric_lines(path: Path) -> list[Data]:
