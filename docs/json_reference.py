@@ -69,7 +69,7 @@ def section(model: type[Part]) -> str:
             "" if field.is_required() else "*optional*",
         ]
         kind = hints[name]
-        if not field.is_required() and field.default is None:
+        if not field.is_required() and type(None) in typing.get_args(kind):
             kind = typing.Union[tuple(k for k in typing.get_args(kind) if k is not type(None))]  # noqa: UP007
         lines.append(f"| `{field.alias or name}` | {name_of(kind)} | {'; '.join(filter(None, says))} |")
     if model.model_config.get("extra") == "allow":

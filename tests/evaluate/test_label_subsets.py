@@ -22,7 +22,7 @@ def test_what_can_be_said(tmp_path: Path) -> None:
     assert parse_labels("10-per-class").per_class == 10
     (tmp_path / "1percent.txt").write_text("n01_5.JPEG\n\nn02_7.JPEG\n")
     assert parse_labels(str(tmp_path / "1percent.txt")).names == ("n01_5.JPEG", "n02_7.JPEG")
-    with pytest.raises(SpecError, match="'10': no share") as e:
+    with pytest.raises(SpecError, match="'10': not a share") as e:
         parse_labels("10")
     assert "--labels 10-per-class" in e.value.hint
     for text in ("0", "-0.1", "nan", "0-per-class", "x-per-class", "1-per-image", "nowhere.txt", ""):

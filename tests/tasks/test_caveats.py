@@ -1,4 +1,4 @@
-"""What a score says of itself: overlap, absent classes, leave-one-out, the best of a grid, details, seeds."""
+"""What must be known of a score: overlap, absent classes, leave-one-out, the best of a grid, details, seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .calling import call, result, tiny_resnet, write_images
+from ..cli.calling import call, result, tiny_resnet, write_images
 
 
 @pytest.fixture(scope="module")
