@@ -17,8 +17,7 @@ import typer
 from .. import __version__
 from ..errors import Exit, SpecError, SslctlError, ran_out_of_memory
 from ..tasks.feedback import Note
-from ..tasks.options import Option, default_of
-from ..tasks.specs import SpecOptions
+from ..tasks.options import Option, flag, list_options
 from . import output
 
 ROOM = (
@@ -39,7 +38,7 @@ COMMON = {
 
 def command(task: Callable[..., Any], text: Callable[[Any], str]) -> Callable[..., None]:
     """The command that calls ``task`` and prints its result by ``text``, whose docstring is the command's help."""
-    words = list(_words(task))
+    words = list_options(task)
     listeners = {name: LISTENERS[name] for name, _, _ in words if name in LISTENERS}
 
     def run(as_json: bool, quiet: bool, verbose: bool, **options: Any) -> None:
@@ -100,34 +99,6 @@ def _report_bug(error: Exception, as_json: bool) -> None:
     output.fail(SslctlError(f"{type(error).__name__}: {error}", hint, Exit.BUG), as_json)
 
 
-class _Names(dict[str, Any]):
-    """For annotations: what a module imports for type checkers alone is Any."""
-
-    def __init__(self, known: dict[str, Any]) -> None:
-        super().__init__()
-        self.known = known
-
-    def __missing__(self, name: str) -> Any:
-        if name in self.known or name in self.known["__builtins__"]:
-            raise KeyError(name)
-        return Any
-
-
-def _words(task: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
-    """Name, annotation and default of everything that ``task`` takes; the words of a spec come first."""
-    module = sys.modules[task.__module__].__dict__
-    found: list[tuple[str, Any, Any]] = []
-    for p in inspect.signature(task, eval_str=True, locals=_Names(module)).parameters.values():
-        if p.kind is p.VAR_KEYWORD:
-            (group,) = typing.get_args(p.annotation)  # of Unpack
-            hints = typing.get_type_hints(group, include_extras=True)
-            words = [(name, annotation, default_of(annotation)) for name, annotation in hints.items()]
-            found = [*words, *found] if group is SpecOptions else [*found, *words]
-        else:
-            found.append((p.name, p.annotation, p.default))
-    return found
-
-
 def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
@@ -138,12 +109,11 @@ def _typed(name: str, annotation: Any, default: Any) -> Any:
     assert isinstance(option, Option), name
     shown = default not in (None, False, inspect.Parameter.empty)
     more: dict[str, Any] = {"help": option.help, "show_default": shown}
-    flag = f"--{name.replace('_', '-')}"
-    names = [option.names or flag] if option.names or kind is bool else []
+    names = [flag(name, option)] if option.names or kind is bool else []
     if option.min is not None or option.max is not None:
         more |= {"min": option.min, "max": option.max}
     if isinstance(option.type, types.FunctionType):
-        return Annotated[Any, typer.Option(flag, metavar="INTEGER|auto", parser=_parser(option.type), **more)]
+        return Annotated[Any, typer.Option(flag(name), metavar="INTEGER|auto", parser=_parser(option.type), **more)]
     kind = kind if option.type is None else option.type
     if default is None and kind is not bool:
         kind = kind | None

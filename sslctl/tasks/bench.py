@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Unpack
 
 from .feedback import Feedback, Notes
-from .options import Option
+from .options import Option, task
 from .specs import SpecOptions, make_spec, open_spec, warn_of
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Rounds = Annotated[int, Option("Times that each part is measured.", min=1)]
 
 
+@task
 def bench(*, rounds: Rounds = 7, notes: Notes | None = None, **options: Unpack[SpecOptions]) -> Bench:
     """Measure a run before it begins: loading, augmentation, the step next to the bare encoder, memory.
 
@@ -34,6 +35,7 @@ def bench(*, rounds: Rounds = 7, notes: Notes | None = None, **options: Unpack[S
     return Bench(**measure(training, rounds).as_dict(), device=str(training.device), **size.as_dict())
 
 
+@task
 def find_batch(*, notes: Notes | None = None, **options: Unpack[SpecOptions]) -> BatchSearch:
     """Take real steps of growing batches until one does not fit. Raises as ``pretrain``."""
     spec, feedback = make_spec(**options), Feedback(None, notes)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .results import DataInfo, DataPack
 
 
+@opt.task
 def data_info(
     data: opt.Set,
     *,
@@ -35,6 +36,7 @@ def data_info(
     return DataInfo(name=source.name, **found._asdict() | {"unreadable": unreadable})
 
 
+@opt.task
 def data_pack(
     data: opt.Set,
     out: Annotated[Path, Option("File to write, ending in .pack.")],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .results import Embeddings
 
 
+@opt.task
 def embed(
     encoder: opt.Encoder,
     images: Annotated[str | Path | None, Option("As --data.", metavar="[IMAGES]", type=str | None)] = None,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BRANCHES = ("auto", "online", "momentum")
 
 
+@opt.task
 def export(
     encoder: opt.Encoder,
     out: Annotated[Path, Option("File or folder to write.")],
@@ -74,6 +75,7 @@ def export(
     )
 
 
+@opt.task
 def import_weights(
     file: Annotated[str | Path, Option("Another tool's file or folder.", metavar="FILE", type=Path)],
     out: Annotated[Path, Option("Checkpoint to write: .safetensors.")],
@@ -131,6 +133,7 @@ def import_weights(
     )
 
 
+@opt.task
 def inspect(
     path: Annotated[str | Path, Option("Any file or folder.", metavar="PATH", type=Path)],
     *,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Start = dict[str, bool | int | str | None]  # what a fine-tuning starts from, and which labels it may use
 
 
+@opt.task
 def finetune(
     encoder: opt.Encoder,
     data: opt.LabelledData = None,

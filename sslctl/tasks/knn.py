@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .results import ClassScore
 
 
+@opt.task
 def knn(
     encoder: opt.Encoder,
     data: opt.LabelledData = None,

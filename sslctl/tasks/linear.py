@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .results import ClassScore, TargetsScore
 
 
+@opt.task
 def linear_eval(
     encoder: opt.Encoder,
     data: opt.LabelledData = None,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 OWN, RANDOM, SHARP, CENTRE = "this encoder", "random weights", "random, as sharp", "centre prior"
 
 
+@opt.task
 def attn_map(
     encoder: opt.Encoder,
     images: Annotated[str | Path, Option("An image, a video, or what --data takes.", metavar="IMAGES", type=str)],
@@ -117,6 +118,7 @@ def _score(
     }, failed
 
 
+@opt.task
 def pca(
     encoder: opt.Encoder,
     images: opt.Images,

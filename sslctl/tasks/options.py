@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypedDict, TypeVar, cast, get_args, get_type_hints
 
 from ..errors import SpecError, closest
 from .feedback import Notes, Progress
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from ..runs.encoder import LoadedEncoder
 
 N = TypeVar("N", int, float)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -132,15 +137,70 @@ Group = TypeVar("Group", bound=Mapping[str, Any])
 
 
 def with_defaults(kind: type[Group], options: Mapping[str, Any]) -> Group:
-    """All options of ``kind``; those that are not in ``options`` with their defaults. SpecError for unknown ones."""
+    """All options of ``kind``; those that are not in ``options`` with their defaults."""
     hints = get_type_hints(kind, include_extras=True)
-    if unknown := [name for name in options if name not in hints]:
-        raise SpecError(f"{unknown[0]}: no such option{closest(unknown[0], list(hints))}", f"known: {', '.join(hints)}")
     return cast("Group", {name: default_of(hint) for name, hint in hints.items()} | dict(options))
 
 
 def default_of(annotation: Any) -> Any:
     """The default of an annotated option: what it says, False for a flag, else None."""
-    kind, *options = get_args(annotation)
-    option = next((o for o in options if isinstance(o, Option)), None)
-    return None if option is None else False if kind is bool else option.default
+    option = option_of(annotation)
+    return None if option is None else False if get_args(annotation)[0] is bool else option.default
+
+
+def option_of(annotation: Any) -> Option | None:
+    return next((part for part in get_args(annotation) if isinstance(part, Option)), None)
+
+
+def flag(name: str, option: Option | None = None) -> str:
+    return option.names if option and option.names else f"--{name.replace('_', '-')}"
+
+
+def task(function: Callable[P, R]) -> Callable[P, R]:
+    """A task whose arguments are checked: SpecError for an unknown name, and for a number outside its limits."""
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **words: P.kwargs) -> R:
+        known = {name: annotation for name, annotation, _ in list_options(function)}
+        if unknown := [name for name in words if name not in known]:
+            near = closest(unknown[0], list(known))
+            raise SpecError(f"{unknown[0]}: no such option of {function.__name__}{near}", f"known: {', '.join(known)}")
+        for name, value in [*zip(known, args, strict=False), *words.items()]:
+            option = option_of(known[name])
+            if option is None or not isinstance(value, int | float) or isinstance(value, bool):
+                continue
+            low, high = option.min, option.max
+            if (low is not None and value < low) or (high is not None and value > high):
+                limits = f"at least {low:g}" if high is None else f"between {low or 0:g} and {high:g}"
+                raise SpecError(f"{flag(name, option)} {value}: outside its limits", limits)
+        return function(*args, **words)
+
+    return checked
+
+
+class _Names(dict[str, Any]):
+    """For annotations: what a module imports for type checkers alone is Any."""
+
+    def __init__(self, known: dict[str, Any]) -> None:
+        super().__init__()
+        self.known = known
+
+    def __missing__(self, name: str) -> Any:
+        if name in self.known or name in self.known["__builtins__"]:
+            raise KeyError(name)
+        return Any
+
+
+def list_options(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
+    """Name, annotation and default of everything that a task takes; the words of a spec come first."""
+    module = sys.modules[function.__module__].__dict__
+    found: list[tuple[str, Any, Any]] = []
+    for p in inspect.signature(function, eval_str=True, locals=_Names(module)).parameters.values():
+        if p.kind is p.VAR_KEYWORD:
+            (group,) = get_args(p.annotation)  # of Unpack
+            hints = get_type_hints(group, include_extras=True)
+            words = [(name, annotation, default_of(annotation)) for name, annotation in hints.items()]
+            found = [*words, *found] if group.__name__ == "SpecOptions" else [*found, *words]
+        else:
+            found.append((p.name, p.annotation, p.default))
+    return found

@@ -12,7 +12,7 @@ from ..errors import CheckpointError, SpecError
 from ..runs.sinks import require
 from ..spec.parsing import check_spec, read_spec_file
 from .feedback import Feedback, Notes
-from .options import Option
+from .options import Option, task
 from .specs import AUTO, SpecOptions, make_spec, open_spec, warn_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ Resume = Annotated[
 ]
 
 
+@task
 def pretrain(
     *,
     resume: Resume = None,
@@ -101,6 +102,7 @@ def pretrain(
     return result
 
 
+@task
 def plan(*, resume: Resume = None, notes: Notes | None = None, **options: Unpack[SpecOptions]) -> Plan:
     """Resolve the spec, and say what a run of it would be: steps, size, memory. Writes nothing; raises as ``pretrain``.
 
@@ -131,6 +133,7 @@ def plan(*, resume: Resume = None, notes: Notes | None = None, **options: Unpack
     )
 
 
+@task
 def preview(
     path: Annotated[Path, Option("Write a PNG of the views of some images, and stop.")],
     *,

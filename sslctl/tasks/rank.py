@@ -23,6 +23,7 @@ AUTHORS_VIEWS = 50  # of each image, for LiDAR
 MEASURES = ("rankme", "lidar", "alpha", "nesum", "alignment", "uniformity")
 
 
+@opt.task
 def rank(
     encoders: Annotated[
         Sequence[str | Path] | str | Path,

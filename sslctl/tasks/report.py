@@ -19,6 +19,7 @@ Runs = Annotated[Sequence[str | Path] | str | Path, Option("Run directories.", m
 PICTURES = ("png", "svg", "pdf")
 
 
+@opt.task
 def report(
     runs: Runs,
     *,
@@ -45,6 +46,7 @@ def report(
     return Report(report=str(page), runs=[str(path) for path in paths], missing=missing, seconds=seconds)
 
 
+@opt.task
 def compare(
     runs: Runs,
     *,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .results import Neighbours, Projection
 
 
+@opt.task
 def neighbours(
     encoder: opt.Encoder,
     data: opt.Set,
@@ -60,6 +61,7 @@ def neighbours(
     )
 
 
+@opt.task
 def projection(
     encoder: opt.Encoder,
     data: opt.Set,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
-from ..errors import SpecError, closest
+from ..errors import SpecError
 from ..spec.parsing import merge, parse_set, read_spec_file
 from ..spec.schema import Data, Spec
 from .feedback import Feedback
@@ -105,10 +105,6 @@ def make_spec(**options: Unpack[SpecOptions]) -> Spec:
     from ..methods.resolve import resolve
 
     words: dict[str, Any] = {key: value for key, value in options.items() if value is not None and value is not False}
-    known = list(SpecOptions.__annotations__)
-    if unknown := [word for word in words if word not in known]:
-        near = closest(unknown[0], known)
-        raise SpecError(f"{', '.join(unknown)}: no such option{near}", 'other keys of the spec: set={"optim.lr": 0.1}')
     flags: Data = {}
     for word, (section, key) in FLAGS.items():
         value = words.get(word)

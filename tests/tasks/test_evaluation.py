@@ -62,7 +62,9 @@ def test_options_are_checked_as_on_the_command_line(colours: Path, run: Path) ->
     for options, message in [
         ({"k": "5,x"}, "--k '5,x'"),
         ({"draws": 3}, "nothing is drawn without --labels"),
-        ({"labells": 0.1}, "labells: no such option — did you mean 'labels'"),
+        ({"labells": 0.1}, "labells: no such option of knn — did you mean 'labels'"),
+        ({"batch_size": 0}, "--batch-size 0: outside its limits"),
+        ({"fail_under": 1.5}, "--fail-under 1.5: outside its limits"),
         ({"device": "cubs"}, "--device 'cubs'"),
     ]:
         with pytest.raises(sslctl.SpecError, match=message.replace("(", "\\(")):

@@ -64,5 +64,5 @@ def test_every_wrong_word_is_named() -> None:
     with pytest.raises(sslctl.SpecError) as error:
         sslctl.plan(data="demo", method="swaw", set={"optim.lrr": 1}, precision="fp31")
     assert all(word in error.value.message for word in ("swav", "did you mean 'lr'", "fp31"))
-    with pytest.raises(sslctl.SpecError, match="metod: no such option — did you mean 'method'"):
+    with pytest.raises(sslctl.SpecError, match="metod: no such option of plan — did you mean 'method'"):
         sslctl.plan(data="demo", metod="swav")  # type: ignore[call-arg]
