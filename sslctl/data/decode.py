@@ -91,7 +91,7 @@ def _decode(file: IO[bytes], at_least: int | None) -> Pixels:
             image.load()
         turn = _TURNS.get(_orientation(image))  # after load: TIFF has turned itself by then
         if pixels is None:
-            image = _to_rgb(image)
+            image = to_rgb(image)
         elif turn is None:
             return pixels
         else:
@@ -154,7 +154,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return ``image`` as RGB, whatever its mode. Raises BadImage for float and 32-bit grey pixels."""
     mode = image.mode
     if mode == "RGB":
         return image

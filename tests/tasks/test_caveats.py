@@ -1,4 +1,4 @@
-"""What a score says of itself: overlap, absent classes, leave-one-out, the best of a grid, details, seeds."""
+"""What must be known of a score: overlap, absent classes, leave-one-out, the best of a grid, details, seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .calling import call, result, tiny_resnet, write_images
+from ..cli.calling import call, result, tiny_resnet, write_images
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_several_seeds_are_averaged_with_their_spread(encoder: Path, images: Pat
 def test_what_cannot_be_asked_together_is_said(encoder: Path, images: Path) -> None:
     for words, message in [
         (("--leave-one-out", "--val-data", images), "--leave-one-out takes one set"),
-        (("--retrieval", "--labels", "0.5"), "--retrieval looks images up"),
+        (("--retrieval", "--labels", "0.5"), "--retrieval searches the whole training set"),
     ]:
         done = call("knn", encoder, "--data", images, *words)
         assert done.exit_code == 2 and message in done.stderr

@@ -26,10 +26,10 @@ from sslctl.data.source import FileSource
 from sslctl.errors import DataError, MachineError
 from sslctl.evaluate.features import files as embed_files
 from sslctl.evaluate.features import journal as spool
-from sslctl.evaluate.features.embed import Embedded, Order, embed
 from sslctl.evaluate.features.extract import extract
 from sslctl.evaluate.features.journal import HEADER, Spool
 from sslctl.evaluate.features.stream import Chunk, stream
+from sslctl.evaluate.features.writing import Order, WrittenFeatures, write_features
 from sslctl.views.evaluation import EvalTransform
 
 from ...training import picture_folder
@@ -74,9 +74,9 @@ class Net(nn.Module):
         return maps if self.grid else maps.mean((2, 3))
 
 
-def write(net: Net, source: FileSource, out: Path, key: str = "k", **more: Any) -> Embedded:
+def write(net: Net, source: FileSource, out: Path, key: str = "k", **more: Any) -> WrittenFeatures:
     order = Order(out, out.suffix[1:], key, {"features": "pooled"})
-    return embed(net, source, transform, order, batch_size=3, **more)
+    return write_features(net, source, transform, order, batch_size=3, **more)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -232,13 +232,13 @@ def test_from_the_command_line_on_a_folder_without_labels(pictures: Path, tmp_pa
 def test_words_that_cannot_be_meant(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = ("--out", tmp_path / "x.npy")
     for words, message in [
-        ((pictures,), "--out is missing"),
+        ((pictures,), "missing --out"),
         ((pictures, "--data", pictures, *out), "given already"),
         ((pictures, "--out", tmp_path / "x.nyp"), "did you mean 'npy'"),
         ((pictures, *out, "--split", "test"), "--split 'test'"),
         ((pictures, *out, "--features", "last-2"), "no class token"),
         ((pictures, *out, "--features", "mid"), "--features 'mid'"),
-        (out, "give IMAGES"),
+        (out, "give --data"),
     ]:
         done = call(*words)
         assert done.exit_code == 2 and message in done.stderr, done.stderr
@@ -250,10 +250,10 @@ def test_words_that_cannot_be_meant(pictures: Path, tmp_path: Path, monkeypatch:
 
 SLOW = """
 import sys, time
-from sslctl.evaluate.features import journal as spool
+from sslctl.evaluate.features import journal
 from sslctl.cli.main import main
-spool.INTERVAL, add = 0.0, spool.Spool.add
-spool.Spool.add = lambda self, chunk: (add(self, chunk), time.sleep(0.1))
+journal.INTERVAL, add = 0.0, journal.Spool.add
+journal.Spool.add = lambda self, chunk: (add(self, chunk), time.sleep(0.1))
 main()
 """
 

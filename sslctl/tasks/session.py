@@ -1,4 +1,4 @@
-"""What goes along with a training: progress, sinks, glimpses; at its end the session's last line, and the report."""
+"""What accompanies a training: sinks, glimpses, sessions.jsonl; at its end the report."""
 
 from __future__ import annotations
 
@@ -11,81 +11,81 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
+
+import torch
 
 from .. import __version__
+from ..engine.setup import Training
 from ..errors import DivergedError, Exit, SslctlError, Stopped
-from . import output
-from .progress import Progress
-from .report import draw
+from ..runs.directory import Run
+from ..runs.sinks import Sinks
+from ..runtime import distributed
+from ..visualize.maps.over_time import Glimpses
+from .feedback import Feedback
+from .report import draw_report
 
-if TYPE_CHECKING:
-    import torch
-
-    from ..engine.setup import Training
-    from ..runs.directory import Run
-
-ON_STOP = 3.0  # seconds for neighbours in the report of a run that was asked to leave
+ON_STOP = 3.0  # seconds for neighbours in the report of a run that was asked to stop
 
 
-class Following:
-    """Hears every line of a training. Nothing here can stop it: what fails is warned of once and left out."""
+class Session:
+    """Gets every line of a training. Nothing here can stop it: what fails is warned of once and left out."""
 
-    def __init__(self, training: Training, run: Run) -> None:
-        from ..runs.sinks import Sinks
-        from ..runtime.distributed import rank
-
-        self.training, self.run = training, run
-        self.first = rank() == 0  # of several processes, the one that writes
-        self.progress = Progress(training.total, training.per_epoch)
-        self.sinks = Sinks(training.spec.run.log_to, run.path, training.spec.dump(), output.warn)
-        self._glimpses: Any = None
+    def __init__(
+        self, training: Training, run: Run, feedback: Feedback, callback: Callable[[dict[str, Any]], None] | None
+    ) -> None:
+        self.training, self.run, self.feedback, self.callback = training, run, feedback, callback
+        self.first = distributed.rank() == 0  # of several processes, the one that writes
+        self.sinks = Sinks(training.spec.run.log_to, run.path, training.spec.dump(), feedback.warn)
+        self._glimpses: Glimpses | None = None
         self._trained = False  # there was something left to do
 
-    def __enter__(self) -> Following:
-        self.progress.__enter__()
+    def __enter__(self) -> Self:
         return self
 
     def report(self, line: dict[str, Any]) -> None:
-        self.progress.report(line)
+        if "resumed" in line:
+            for reason in line["skipped"]:
+                self.feedback.warn(f"{reason}; using an older checkpoint")
+            if line["resumed"]:
+                share = 100 * line["resumed"] / self.training.total
+                self.feedback.note(f"going on from step {line['resumed']} ({share:.0f} % done)")
+        if self.callback is not None:
+            self.callback(line | {"total": self.training.total})
         if not self.first:
             return
         if "resumed" in line:
             self._begin(int(line["resumed"]))
         elif "step" in line:
             self.sinks.log(line)
-            if self._glimpses is not None:
-                self._attempt("glimpses", lambda: self._glimpses.at(line["step"]))
+            if (glimpses := self._glimpses) is not None:
+                self._attempt("glimpses", lambda: glimpses.at(line["step"]))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.progress.__exit__()
         if isinstance(error, KeyboardInterrupt) or not self.first:
             return  # a second Ctrl-C: leave at once
         self.sinks.close()
         if self._trained:
             self.run.record_session({"event": "end", "time": now(), **ending(error)})
         if (self._trained or not (self.run.path / "report.html").exists()) and self.run.last_line():
-            t, hurry = self.training, {"seconds": ON_STOP} if isinstance(error, Stopped) else {}
-            draw(self.run.path, source=t.source, device=t.device, **hurry)
+            t, limit = self.training, {"seconds": ON_STOP} if isinstance(error, Stopped) else {}
+            draw_report(self.run.path, self.feedback, source=t.source, device=t.device, **limit)
 
     def _begin(self, step: int) -> None:
         self._trained = step < self.training.total
         if not self._trained:
             return
-        self._attempt("sessions.jsonl", lambda: self.run.record_session(self._surroundings(step)))
-        self._attempt("glimpses", lambda: self._look(step))
+        self._attempt("sessions.jsonl", lambda: self.run.record_session(self._start(step)))
+        self._attempt("glimpses", lambda: self._open_glimpses(step))
         self.sinks.begin([line for line in self.run.lines() if line["step"] <= step])
 
-    def _look(self, step: int) -> None:
-        from ..visualize.maps.over_time import Glimpses
-
+    def _open_glimpses(self, step: int) -> None:
         t = self.training
-        image, encoder = t.meta.image, t.method.encoder()
-        transform = image.transform()
-        self._glimpses = Glimpses(self.run.path, encoder, t.source, transform, t.total)
+        self._glimpses = Glimpses(self.run.path, t.method.encoder(), t.source, t.meta.image.transform(), t.total)
         self._glimpses.begin(step)
 
-    def _surroundings(self, step: int) -> dict[str, Any]:
+    def _start(self, step: int) -> dict[str, Any]:
+        """What sessions.jsonl records of the session's beginning."""
         t = self.training
         length = {"from_step": step, "total": t.total, "per_epoch": t.per_epoch, "images": len(t.source)}
         precision = str(t.dtype).removeprefix("torch.")
@@ -94,10 +94,10 @@ class Following:
     def _attempt(self, what: str, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as e:  # a picture or a page: whatever goes wrong with it, the training is what matters
+        except Exception as e:  # whatever goes wrong with a picture, the training goes on
             self._glimpses = None if what == "glimpses" else self._glimpses
             reason = e.message if isinstance(e, SslctlError) else f"{type(e).__name__}: {e}"
-            output.warn(f"{what}: {reason}; the run goes on without")
+            self.feedback.warn(f"{what}: {reason}; the run goes on without it")
 
 
 def ending(error: BaseException | None) -> dict[str, Any]:
@@ -114,19 +114,15 @@ def ending(error: BaseException | None) -> dict[str, Any]:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """Where a session runs, and with what."""
-    import torch
-
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    versions = {name: version(name) for name in ("torch", "timm", "numpy")}
     return {
-        "device": where,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "host": socket.gethostname(),
         "system": platform.platform(),
         "sslctl": __version__,
         "python": platform.python_version(),
-        **versions,
+        **{name: version(name) for name in ("torch", "timm", "numpy")},
         "command": shlex.join(sys.argv),
         "folder": os.getcwd(),
     }

@@ -1,4 +1,4 @@
-"""Embeddings of a set into one file, image after image: memory stays small, and a killed pass goes on where it was."""
+"""Features of a set written into one file, image by image: memory stays small, and a killed pass goes on."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from ...runtime import distributed
 from ...views.evaluation import EvalTransform
 from .files import FORMATS, Rows
 from .journal import Spool
-from .stream import How, Unreadable, stream
+from .stream import PassOptions, Unreadable, stream
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted: rows in a file ``out`` of ``form``, whose bytes depend on ``key`` alone."""
+    """The file to write: ``out`` in the format ``form``; its bytes depend on ``key`` alone."""
 
     out: Path
     form: str
     key: str  # sha256 over encoder, images, transform, arithmetic, features and batch size
-    meta: dict[str, Any]  # JSON, said in the file where the format has room for it
+    meta: dict[str, Any]  # JSON, stored in the file where the format has room for it
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """What became of an order."""
+class WrittenFeatures:
+    """The images that were written, and those that could not be read."""
 
     images: int
     shape: tuple[int, ...]  # of one image's features
     skipped: Unreadable
     before: int  # images that an interrupted pass had done
-    beside: Path | None  # names and labels, where the file itself does not hold them
+    names: Path | None  # the file of names and labels, where the file itself does not hold them
 
 
 def find_form(out: Path, form: str | None) -> str:
@@ -52,7 +52,7 @@ def find_form(out: Path, form: str | None) -> str:
     return named
 
 
-def embed(
+def write_features(
     encoder: nn.Module,
     source: Source,
     transform: EvalTransform,
@@ -61,8 +61,8 @@ def embed(
     fail_on_bad: bool = False,
     starting: Callable[[int], None] = lambda before: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    **how: Unpack[How],
-) -> Embedded:
+    **options: Unpack[PassOptions],
+) -> WrittenFeatures:
     """Write features of all readable images of ``source``: ``encoder`` takes (B, 3, S, S) and gives (B, ...).
 
     ``order.out`` is there in the end, whole, or not at all; what an interrupted pass has done lies hidden beside it,
@@ -81,7 +81,7 @@ def embed(
     bad = dict(known)
     try:
         check_bad(source, bad, fail=fail_on_bad, limit=1)
-        with closing(stream(encoder, source, transform, start=start, **how)) as chunks:
+        with closing(stream(encoder, source, transform, start=start, **options)) as chunks:
             for chunk in chunks:
                 bad |= chunk.bad
                 check_bad(source, bad, fail=fail_on_bad, limit=1)
@@ -99,5 +99,5 @@ def embed(
     for spool in spools:
         form.seal(spool, Rows(source, bad, order.meta))
     shape = distributed.by_first(lambda: spools[0].shape)
-    beside = order.out.with_suffix(".jsonl") if form.beside else None
-    return Embedded(len(source) - len(bad), shape, sorted(bad.items()), start, beside)
+    names = order.out.with_suffix(".jsonl") if form.names_apart else None
+    return WrittenFeatures(len(source) - len(bad), shape, sorted(bad.items()), start, names)
