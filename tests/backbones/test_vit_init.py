@@ -1,0 +1,59 @@
+"""How MAE starts a ViT: deviations and limits of its weights, positions and what stays. MoCo v3's: its method's test."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from sslctl.backbones.positions import sincos_positions
+from sslctl.backbones.vit_init import begin_as_mae, begin_as_moco_v3
+
+from .nets import vit
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def test_the_positions_of_mae_have_the_halves_of_moco_v3_swapped() -> None:
+    table, mae = load_file(GOLDEN / "posembed_sincos.safetensors"), load_file(GOLDEN / "mae.safetensors")
+    ours = sincos_positions((4, 4), 16, columns_first=True)
+    torch.testing.assert_close(ours[0], table["mae"].float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours, mae["state/pos_embed"].float(), rtol=0, atol=1e-6)
+    decoder = sincos_positions((4, 4), 12, columns_first=True)
+    torch.testing.assert_close(decoder[0], mae["pos_embed_12_4"].float(), rtol=0, atol=1e-6)
+    wide = sincos_positions((2, 3), 8, columns_first=True)[0, 1:].view(2, 3, 8)
+    assert (wide[0] == wide[1])[..., :4].all() and (wide[:, 0] == wide[:, 1])[..., 4:].all(), "columns, then rows"
+
+
+def test_a_vit_begins_as_maes() -> None:
+    torch.manual_seed(0)
+    backbone = vit(args={"embed_dim": 64})
+    net = backbone.net
+    bias = net.patch_embed.proj.bias.detach().clone()
+    begin_as_mae(backbone)
+    limits = {
+        net.blocks[0].attn.qkv: math.sqrt(6 / (3 * 64 + 64)),  # q, k and v are one matrix
+        net.blocks[1].mlp.fc1: math.sqrt(6 / (64 + 256)),
+        net.patch_embed.proj: math.sqrt(6 / (3 * 8 * 8 + 64)),
+    }
+    for module, limit in limits.items():
+        assert 0.95 * limit < float(module.weight.detach().abs().max()) <= limit
+        assert abs(float(module.weight.detach().std()) * math.sqrt(3) / limit - 1) < 0.06
+    assert not net.blocks[0].attn.qkv.bias.any() and torch.equal(net.patch_embed.proj.bias, bias)
+    assert 0.01 < float(net.cls_token.detach().std()) < 0.03
+    assert torch.equal(net.pos_embed, sincos_positions((4, 4), 64, columns_first=True))
+    assert not net.pos_embed.requires_grad and net.patch_embed.proj.weight.requires_grad
+
+
+def test_registers_have_no_fixed_position_and_rotary_positions_stay() -> None:
+    registers = vit(args={"reg_tokens": 2})
+    registers.fix_positions()
+    assert not registers.net.pos_embed[:, :3].any()
+    assert torch.equal(registers.net.pos_embed[:, 3:], sincos_positions((4, 4), 16)[:, 1:])
+    rotary = vit(arch="vit_small_patch16_dinov3")
+    begin_as_moco_v3(rotary, freeze_patches=True)
+    assert rotary.net.pos_embed is None and not rotary.net.patch_embed.proj.weight.requires_grad
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(rotary.eval()(x).pooled, rotary(x).pooled)
