@@ -1,4 +1,4 @@
-"""How MAE starts a ViT: deviations and limits of its weights, positions and what stays. MoCo v3's: its method's test."""
+"""How MAE starts a ViT: the spread of its weights, fixed positions, and what stays as it was."""
 
 from __future__ import annotations
 
