@@ -26,8 +26,8 @@ from turns import fastest
 from sslctl.backbones import Backbone, build_backbone
 from sslctl.data import open_one
 from sslctl.data.source import ArraySource, Source
-from sslctl.evaluate.features.embed import Order, embed
 from sslctl.evaluate.features.extract import extract
+from sslctl.evaluate.features.writing import Order, write_features
 from sslctl.runs.encoder import load_encoder
 from sslctl.runtime.device import cpu_has_bf16
 from sslctl.spec.schema import BackboneSpec
@@ -74,7 +74,8 @@ def compare(
                 encoder(x)
 
     def to_file() -> None:
-        embed(encoder, source, transform, Order(folder / f"{time.time_ns()}.npy", "npy", "k", {}), batch_size=batch)
+        order = Order(folder / f"{time.time_ns()}.npy", "npy", "k", {})
+        write_features(encoder, source, transform, order, batch_size=batch)
 
     tasks = [bare, lambda: extract(encoder, source, transform, batch_size=batch), to_file]
     forward, features, file = fastest(repetitions, *tasks)

@@ -59,9 +59,9 @@ def contenders(s: Sets, dino: str | None) -> Iterator[tuple[str, Run]]:
     train, test = s.features(s.x, s.y), s.features(s.q, s.qy)
 
     def ours() -> Tensor:
-        verdict = knn(train, test, KS, [TEMPERATURE])[0].verdict
-        assert verdict is not None
-        return verdict.said
+        predictions = knn(train, test, KS, [TEMPERATURE])[0].predictions
+        assert predictions is not None
+        return predictions.predicted
 
     room = torch.empty(min(512, len(s.q)), len(s.x))
 

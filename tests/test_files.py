@@ -7,6 +7,8 @@ import pytest
 from sslctl.errors import MachineError
 from sslctl.files import sweep, write_atomically
 
+from .disk import files_up_to
+
 
 def test_replaces_content_and_honours_the_umask(tmp_path):
     target = tmp_path / "deep" / "file.bin"
@@ -21,16 +23,11 @@ def test_replaces_content_and_honours_the_umask(tmp_path):
     assert [p.name for p in target.parent.iterdir()] == ["file.bin"]
 
 
-def test_a_refusing_disk_leaves_the_old_file_and_no_debris(tmp_path, monkeypatch):
+def test_a_refusing_disk_leaves_the_old_file_and_no_debris(tmp_path):
     target = tmp_path / "file.bin"
     write_atomically(target, b"old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(MachineError, match="No space left"):
-        write_atomically(target, b"new")
+    with files_up_to(1000), pytest.raises(MachineError, match=r"cannot write .*file\.bin: File too large"):
+        write_atomically(target, bytes(2000))
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from ..errors import SpecError
 from . import output
-from .options import Json
 
-KINDS = ("png", "svg", "pdf")
+if TYPE_CHECKING:
+    from ..tasks.results import ComparedRun, Comparison
+
+COLUMNS = (
+    "task", "method", "arch", "data", "labels", "epoch", "loss", "health", "top1", "value", "probe_knn", "probe_linear"
+)  # fmt: skip
 
 
-def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Picture of the curves: .png, .svg or .pdf.")] = Path("compare.png"),
-    as_json: Json = False,
-) -> None:
+def compare(result: Comparison) -> str:
     """Compare runs: their scores in a table, their curves in one picture.
 
     Takes directories of pretraining (loss, and the online probe) and of fine-tuning (accuracy on the test images).
@@ -29,14 +26,22 @@ def compare(
 
       sslctl compare runs/* --json
     """
-    kind = out.suffix.lower().lstrip(".")
-    if kind not in KINDS:
-        raise SpecError(f"--out '{out}': not a picture of a known kind", "end it in .png, .svg or .pdf")
+    shown = [key for key in COLUMNS if any(getattr(run, key) is not None for run in result.runs)]
+    names = [Path(run.run).name for run in result.runs]
+    rows = [
+        [run.run if names.count(name) > 1 else name, *(_cell(key, getattr(run, key), run) for key in shown)]
+        for name, run in zip(names, result.runs, strict=True)
+    ]
+    return output.table(["run", *shown], rows)
 
-    from ..files import write_atomically
-    from ..visualize.comparison import plot, read_run, table
 
-    told = [read_run(path) for path in dict.fromkeys(runs)]
-    write_atomically(out, plot(told, kind))
-    output.note(f"curves in {out}")
-    output.emit({"runs": [run.row for run in told], "plot": str(out)}, as_json, table(told))
+def _cell(key: str, value: Any, run: ComparedRun) -> str:
+    if value is None:
+        return "-"
+    if key in ("top1", "probe_knn", "probe_linear"):
+        interval = run.interval if key == "top1" else None
+        share = f"{100 * value:.1f} %"
+        return share if interval is None else f"{share} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    if key == "data":
+        return Path(value).name or str(value)  # the whole path is in the JSON
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

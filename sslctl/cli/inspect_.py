@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from . import output
-from .options import Json
+if TYPE_CHECKING:
+    from ..tasks.results import Inspection
 
 SHOWN = 12  # groups of tensors
 
 
-def inspect_(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Any file or folder.", show_default=False)],
-    as_json: Json = False,
-) -> None:
+def inspect_(result: Inspection) -> str:
     """Say what a file or folder is: a run, a checkpoint, weights of another tool, images.
 
     Nothing in it is run. A checkpoint's sha256 is verified. With --json: the spec, and every tensor with its shape.
@@ -27,46 +21,37 @@ def inspect_(
 
       sslctl inspect moco_v2_800ep_pretrain.pth.tar --json
     """
-    from ..exchange.inspection import inspect
-
-    found = inspect(path)
-    for line in found.get("notes", []):
-        output.warn(line)
-    output.emit(found, as_json, "\n".join(describe(found)))
-
-
-def describe(found: dict[str, Any]) -> list[str]:
-    """``found`` for people: one line for each thing said, the largest groups of tensors, no tensors."""
-    lines = [f"{found['kind']}: {found['path']}"]
+    r, lines = result, [f"{result.kind}: {result.path}"]
     shown = [
-        ("what", found.get("title") and f"{found['title']} ({found['layout']}), names of {found['names']}"),
-        ("branch", found.get("branch")),
-        ("prefix", found.get("prefix")),
-        ("method", found.get("method")),
-        ("backbone", _plain(found.get("backbone"))),
-        ("images", _plain(found.get("image", found.get("images")))),
-        ("classes", len(found["classes"]) if isinstance(found.get("classes"), list) else found.get("classes")),
-        ("step", found.get("step")),
-        ("data", _plain(found.get("data"))),
-        ("health", _plain(found.get("health"))),
-        ("scores", _plain(found.get("scores"))),
-        ("loss", (found.get("last_line") or {}).get("loss")),
-        ("fine-tuned", "yes" if "finetuned" in found else None),
-        ("imported", (found.get("imported") or {}).get("title")),
-        ("no encoder", found.get("reason")),
-        ("exported", _plain({k: v for k, v in found.get("export", {}).items() if isinstance(v, str)})),
-        ("changed", ", ".join(found.get("changed", []))),
-        ("left over", _plain(found.get("left_over"))),
-        ("checkpoints", ", ".join(found.get("checkpoints", []))),
-        ("unreadable", "; ".join(found.get("unreadable", []))),
-        ("size", _size(found)),
-        ("sha256", found.get("sha256")),
-        ("versions", _plain(found.get("versions"))),
+        ("what", r.title and f"{r.title} ({r.layout}), names of {r.names}"),
+        ("branch", r.branch),
+        ("prefix", r.prefix),
+        ("method", r.method),
+        ("backbone", _plain(r.backbone)),
+        ("images", _plain(r.image or r.images)),
+        ("classes", len(r.classes) if isinstance(r.classes, list) else r.classes),
+        ("step", r.step),
+        ("data", _plain(r.data)),
+        ("health", r.health),
+        ("scores", _plain(r.scores)),
+        ("loss", (r.last_line or {}).get("loss")),
+        ("fine-tuned", None if r.finetuned is None else "yes"),
+        ("imported", (r.imported or {}).get("title")),
+        ("no encoder", r.reason),
+        ("exported", _plain({k: v for k, v in (r.export or {}).items() if isinstance(v, str)})),
+        ("changed", ", ".join(r.changed or [])),
+        ("left over", _plain(r.left_over)),
+        ("checkpoints", ", ".join(r.checkpoints or [])),
+        ("unreadable", "; ".join(r.unreadable or [])),
+        ("size", _size(r)),
+        ("sha256", r.sha256),
+        ("versions", _plain(r.versions)),
     ]
     lines += [f"  {word:12}{value}" for word, value in shown if value not in (None, "")]
-    groups = sorted(found.get("groups", {}).items(), key=lambda item: -item[1])
+    groups = sorted((r.groups or {}).items(), key=lambda item: -item[1])
     lines += [f"  {'tensors' if i == 0 else '':12}{name} ({count})" for i, (name, count) in enumerate(groups[:SHOWN])]
-    return lines + ([f"  {'':12}and {len(groups) - SHOWN} more groups"] if len(groups) > SHOWN else [])
+    more = [f"  {'':12}and {len(groups) - SHOWN} more groups"] if len(groups) > SHOWN else []
+    return "\n".join(lines + more)
 
 
 def _plain(value: Any) -> str | None:
@@ -76,7 +61,7 @@ def _plain(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _size(found: dict[str, Any]) -> str:
-    files = f" in {found['files']} files" if "files" in found else ""
-    numbers = f", {len(found['tensors'])} tensors of {found['numbers']:,} numbers" if "tensors" in found else ""
-    return f"{found['bytes'] / 2**20:.1f} MiB{files}{numbers}"
+def _size(r: Inspection) -> str:
+    files = "" if r.files is None else f" in {r.files} files"
+    numbers = "" if r.tensors is None else f", {len(r.tensors)} tensors of {r.numbers:,} numbers"
+    return f"{r.bytes / 2**20:.1f} MiB{files}{numbers}"

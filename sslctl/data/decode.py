@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import warnings
@@ -64,11 +63,6 @@ def decode_file(path: str, at_least: int | None = None) -> Pixels:
         return _decode(file, at_least)
 
 
-def decode_bytes(data: bytes, at_least: int | None = None) -> Pixels:
-    """As ``decode_file``, from a file's content."""
-    return _decode(io.BytesIO(data), at_least)
-
-
 def header_size(path: str) -> tuple[int, int]:
     """(width, height) from the header alone, before any EXIF rotation. Raises BadImage."""
     with _open(path) as file:
@@ -92,12 +86,12 @@ def _decode(file: IO[bytes], at_least: int | None) -> Pixels:
         whole = image.size
         if at_least is not None:
             image.draft(None, (at_least, at_least))
-        pixels = _by_simplejpeg(image, file) if image.size == whole else None
+        pixels = by_simplejpeg(image, file) if image.size == whole else None
         if pixels is None:
             image.load()
         turn = _TURNS.get(_orientation(image))  # after load: TIFF has turned itself by then
         if pixels is None:
-            image = _to_rgb(image)
+            image = to_rgb(image)
         elif turn is None:
             return pixels
         else:
@@ -109,7 +103,7 @@ def _decode(file: IO[bytes], at_least: int | None) -> Pixels:
         raise BadImage(_broken(e)) from e
 
 
-def _by_simplejpeg(image: Image.Image, file: IO[bytes]) -> Pixels | None:
+def by_simplejpeg(image: Image.Image, file: IO[bytes]) -> Pixels | None:
     """A JPEG's stored pixels through simplejpeg where that is installed: Pillow's bits in two thirds of its time.
 
     Both hand the file to libjpeg-turbo, but Pillow goes through rows of four bytes a pixel. None for all else, and for
@@ -160,7 +154,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return ``image`` as RGB, whatever its mode. Raises BadImage for float and 32-bit grey pixels."""
     mode = image.mode
     if mode == "RGB":
         return image

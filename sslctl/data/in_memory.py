@@ -63,16 +63,16 @@ class HeldSource(Source):
         return part
 
 
-def in_memory(source: Source, wanted: bool | None = None) -> Source:
-    """``source`` held in memory, where it is not and that is ``wanted`` (None: where its pixels stay within LIMIT).
+def in_memory(source: Source, wanted: bool | None = None, limit: int = LIMIT) -> Source:
+    """Return ``source`` held in memory, if ``wanted``; None: if its pixels take no more than ``limit`` bytes.
 
-    Sets with images of several sizes stay as they are; most are told by a few headers, without decoding.
-    Raises DataError where it is ``wanted`` and sizes differ, or where no image can be read; MachineError where memory
-    does not suffice.
+    Sets with images of several sizes stay as they are; a few headers recognise most of them, without decoding.
+    Raises DataError if it is ``wanted`` and sizes differ, or if no image can be read; MachineError if memory does not
+    suffice.
     """
     if wanted is False or not isinstance(source, FileSource | PackSource):
         return source
-    if wanted is None and not _looks_small(source):
+    if wanted is None and not _looks_small(source, limit):
         return source
     return _decode_all(source, strict=wanted is True)
 
@@ -84,7 +84,7 @@ def in_batches(source: Source, device: torch.device) -> bool:
     return device.type != "cpu" or source.array.shape[1] * source.array.shape[2] <= BATCHED
 
 
-def _looks_small(source: FileSource | PackSource, probes: int = 32) -> bool:
+def _looks_small(source: FileSource | PackSource, limit: int, probes: int = 32) -> bool:
     sizes = set()
     for i in sorted({len(source) * k // probes for k in range(probes)}):
         try:
@@ -94,7 +94,7 @@ def _looks_small(source: FileSource | PackSource, probes: int = 32) -> bool:
         if len(sizes) > 1:
             return False
     free = free_memory(torch.device("cpu"))
-    limit = LIMIT if free is None else min(LIMIT, free // 4)
+    limit = limit if free is None else min(limit, free // 4)
     return bool(sizes) and all(len(source) * width * height * 3 <= limit for width, height in sizes)
 
 

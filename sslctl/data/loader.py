@@ -94,10 +94,15 @@ class Loader:
                     check_bad(self.source, dict(batch.bad), fail=True, limit=0)
                 yield batch
 
+    @property
+    def processes(self) -> list[Any]:
+        """The loader processes that are running, as multiprocessing's objects."""
+        return list(getattr(self._running, "_workers", []))
+
     def close(self) -> None:
         """Ends the workers; those that are not done within GRACE seconds are killed, for they ignore SIGTERM."""
+        processes = self.processes
         running, self._running = self._running, None
-        processes = list(getattr(running, "_workers", []))
         if not processes:
             return
         late = threading.Timer(GRACE, lambda: [process.kill() for process in processes if process.is_alive()])
@@ -177,7 +182,7 @@ class Loader:
         """What the death of a worker looks like from here, in words; None where ``e`` is something else."""
         lost, causes = [], set()
         patience = 0.0 if str(e).startswith("Caught ") else 0.2  # an exception in a worker, or a death of just now
-        for worker, process in enumerate(getattr(self._running, "_workers", [])):
+        for worker, process in enumerate(self.processes):
             process.join(patience)
             if process.exitcode:
                 at = f" while reading {self.source.item_name(reading[worker])}" if reading[worker] >= 0 else ""

@@ -37,11 +37,11 @@ class Ring:
         self._length = sum(map(int, map(np.prod, self.shapes)))
         places = BATCHES_AHEAD * workers + _HELD
         self._places = np.frombuffer(mmap.mmap(-1, places * self._length), np.uint8).reshape(places, -1)
-        self._free = deque(range(places))
+        self.free = deque(range(places))
 
     def tasks(self, keys: Iterable[list[Key]]) -> Iterator[Task]:
         for batch in keys:
-            yield (self._free.pop() if self._free else None), batch
+            yield (self.free.pop() if self.free else None), batch
 
     def crops(self, place: int) -> list[Tensor]:
         """The crops of the batch at ``place``, per view (B, 3, S, S), as they lie there."""
@@ -50,7 +50,7 @@ class Ring:
     def lend(self, place: int) -> list[Tensor]:
         """As ``crops``; the place becomes free when the last tensor that looks into it is gone."""
         row = self._places[place]  # an array of its own, which the tensors keep
-        weakref.finalize(row, self._free.append, place).atexit = False
+        weakref.finalize(row, self.free.append, place).atexit = False
         return self._cut(row)
 
     def _cut(self, row: Pixels) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""What one must know of two sets of images before believing a score on them."""
+"""Caveats of a score: images that are in both sets, classes without images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .train_test_overlap import find_overlap
 
 EXAMPLES = 3
 
-Findings = tuple[dict[str, Any], list[str]]  # for JSON, and sentences for people
+Findings = tuple[dict[str, Any], list[str]]  # fields of the result, and sentences for people
 
 
 def overlap(train: Source, test: Source, score: Score | None = None, index: Tensor | None = None) -> Findings:
@@ -22,11 +22,11 @@ def overlap(train: Source, test: Source, score: Score | None = None, index: Tens
 
     ``index`` (n,) are the positions in ``test`` of the images that ``score`` is of.
     """
-    found = find_overlap(train, test)
-    pairs = list(found.pairs.items())
+    copies = find_overlap(train, test)
+    pairs = list(copies.pairs.items())
     examples = [[test.item_name(i), train.item_name(j)] for i, j in pairs[:EXAMPLES]]
     facts: dict[str, Any] = {
-        "by": found.by,
+        "by": copies.by,
         "images": len(pairs),
         "share": len(pairs) / len(test),
         "examples": examples,
@@ -34,11 +34,11 @@ def overlap(train: Source, test: Source, score: Score | None = None, index: Tens
     if not pairs:
         return {"overlap": facts}, []
     where = "have a copy among the others" if train is test else "are in the training set as well"
-    note = f"{len(pairs)} of {len(test)} test images {where} (same {found.by}), for example {' = '.join(examples[0])}"
-    if score is not None and score.verdict is not None and index is not None:
-        clean = ~torch.isin(index, torch.tensor(list(found.pairs)))
-        draws = len(score.verdict.rank) // len(index)
-        right = (score.verdict.rank == 0)[clean.repeat(draws)]
+    note = f"{len(pairs)} of {len(test)} test images {where} (same {copies.by}), for example {' = '.join(examples[0])}"
+    if score is not None and score.predictions is not None and index is not None:
+        clean = ~torch.isin(index, torch.tensor(list(copies.pairs)))
+        draws = len(score.predictions.rank) // len(index)
+        right = (score.predictions.rank == 0)[clean.repeat(draws)]
         if len(right):
             facts["top1_without"] = float(right.double().mean())
             note += f"; without them top-1 is {100 * facts['top1_without']:.1f} %"

@@ -1,4 +1,4 @@
-"""Where an encoder errs: accuracy class by class, and which class is taken for which."""
+"""Where an encoder errs: accuracy class by class, and which class is mistaken for which."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .score import Score, wilson
 
 
 def confusion(score: Score) -> Tensor:
-    """(C, C) test images of the class of a row that were taken for the class of a column; of all draws together."""
-    assert score.verdict is not None
-    c, pairs = score.classes, score.verdict.label * score.classes + score.verdict.said
+    """(C, C) test images of the class of the row that were predicted as the class of the column, over all draws."""
+    assert score.predictions is not None
+    c, pairs = score.classes, score.predictions.label * score.classes + score.predictions.predicted
     return torch.bincount(pairs, minlength=c * c).view(c, c)
 
 
@@ -34,11 +34,3 @@ def mean_per_class(rows: Sequence[dict[str, Any]]) -> float:
     """The mean of the classes' top-1: rare classes count as much as common ones."""
     shares = [row["top1"] for row in rows if row["top1"] is not None]
     return float(sum(shares) / len(shares))
-
-
-def confused(counts: Tensor, most: int) -> list[tuple[int, int, int]]:
-    """The ``most`` frequent mistakes: class, class it was taken for, how often."""
-    wrong = counts.clone().fill_diagonal_(0)
-    often, at = wrong.flatten().sort(descending=True, stable=True)
-    found = zip(often[:most].tolist(), at[:most].tolist(), strict=True)
-    return [(*divmod(pair, len(wrong)), n) for n, pair in found if n]

@@ -25,7 +25,7 @@ EXAMPLE = "for example --labels 0.01, --labels 10-per-class, or a text file with
 
 @dataclass(frozen=True)
 class FewLabels:
-    """Which labels of the training set may be used: one of ``share``, ``per_class`` and ``names`` is given."""
+    """Which labels of the training set may be used: one of ``share``, ``per_class`` and ``names`` is set."""
 
     text: str
     share: float | None = None
@@ -42,7 +42,7 @@ class FewLabels:
 
 
 def parse_labels(text: str) -> FewLabels:
-    """What ``--labels`` says: a share of each class, ``N-per-class``, or a file that lists images.
+    """Parse ``--labels``: a share of each class, ``N-per-class``, or a file that lists images.
 
     Raises SpecError for anything else, DataError for a list that cannot be read.
     """
@@ -57,12 +57,12 @@ def parse_labels(text: str) -> FewLabels:
         share = 0.0
     if not 0 < share <= 1:
         hint = f"--labels {text}-per-class, or a share such as 0.01" if text.isdecimal() else EXAMPLE
-        raise SpecError(f"--labels '{text}': no share within (0, 1], no N-per-class, no file", hint)
+        raise SpecError(f"--labels '{text}': not a share within (0, 1], not N-per-class, not a file", hint)
     return FewLabels(text, share=share)
 
 
 def choose(few: FewLabels, labels: Tensor, seed: int, draw: int) -> Tensor:
-    """Rows of ``labels`` (n,), ascending: of each class the share or number asked for, at least one.
+    """Rows of ``labels`` (n,), ascending: of each class the share or number that ``few`` says, at least one.
 
     A function of (seed, draw) and the labels alone; and a smaller share is part of a larger one.
     """
@@ -148,7 +148,7 @@ def _draw(
         rows, missing = find_listed(few, source, index)
         chosen = [rows]
         if missing:
-            notes.append(f"{missing} of {len(few.names)} lines of {few.text} are no image of {source.name}")
+            notes.append(f"{missing} of {len(few.names)} lines of {few.text} are not images of {source.name}")
     else:
         chosen = [choose(few, labels, seed, draw) for draw in range(draws)]
     short = torch.bincount(labels[chosen[0]], minlength=len(source.classes))

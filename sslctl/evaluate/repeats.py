@@ -25,7 +25,7 @@ def average(scores: Sequence[Score], each: str, own: dict[str, Any], notes: Sequ
         top5=float(np.mean([s.top5 for s in scores])),
         protocol=dict(scores[0].protocol) | own | {each: top1.tolist(), "spread": spread},
         notes=tuple(dict.fromkeys([*notes, *(line for s in scores for line in s.notes)])),
-        verdict=join([s.verdict for s in scores if s.verdict]),
+        predictions=join([s.predictions for s in scores if s.predictions]),
     )
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation says: top-1 and top-5, on how many images, by which protocol, and how sure that is."""
+"""Scores: top-1 and top-5, on how many images, by which protocol, with which interval."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Z95 = 1.959963984540054  # two-sided 95 % of a normal distribution
 RESAMPLES = 1000
 
 
-class Verdict(NamedTuple):
-    """What was said of each test image, in their order; of each draw of the labels in turn where there are several."""
+class Predictions(NamedTuple):
+    """The prediction for each test image, in their order; for several draws of labels, one draw after the other."""
 
     rank: Tensor  # (n,) classes that came before the right one
-    said: Tensor  # (n,) the class that came first
+    predicted: Tensor  # (n,) the class that came first
     label: Tensor  # (n,) the right one
 
 
@@ -34,7 +34,7 @@ class Score:
     classes: int
     protocol: Mapping[str, Any]
     notes: tuple[str, ...] = ()
-    verdict: Verdict | None = field(default=None, repr=False, compare=False)
+    predictions: Predictions | None = field(default=None, repr=False, compare=False)
     retrieval: Mapping[str, Any] | None = None
 
     @property
@@ -70,32 +70,32 @@ def ranks(scores: Tensor, labels: Tensor) -> Tensor:
     return rank.masked_fill(scores.isnan().any(1), scores.shape[1])
 
 
-def judge(scores: Tensor, labels: Tensor) -> Verdict:
-    """What scores (n, C) say of images of classes ``labels`` (n,)."""
-    return Verdict(ranks(scores, labels), scores.argmax(1), labels)
+def judge(scores: Tensor, labels: Tensor) -> Predictions:
+    """Return the predictions that scores (n, C) make for images of classes ``labels`` (n,)."""
+    return Predictions(ranks(scores, labels), scores.argmax(1), labels)
 
 
-def join(verdicts: Sequence[Verdict]) -> Verdict:
-    """Verdicts on consecutive images as one."""
-    return Verdict(*(torch.cat(part) for part in zip(*verdicts, strict=True)))
+def join(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions for consecutive images as one."""
+    return Predictions(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def score(
-    verdict: Verdict,
+    predictions: Predictions,
     n_train: int,
     classes: int,
     protocol: Mapping[str, Any],
     first: int = 5,
     notes: tuple[str, ...] = (),
 ) -> Score:
-    """The score of a ``verdict``; top-5 looks at the ``first`` at most."""
-    n = len(verdict.rank)
-    top1, top5 = int((verdict.rank < 1).sum()) / n, int((verdict.rank < min(5, first)).sum()) / n
-    return Score(top1, top5, n_train, n, classes, protocol, notes, verdict)
+    """The score of ``predictions``; top-5 looks at the ``first`` at most."""
+    n = len(predictions.rank)
+    top1, top5 = int((predictions.rank < 1).sum()) / n, int((predictions.rank < min(5, first)).sum()) / n
+    return Score(top1, top5, n_train, n, classes, protocol, notes, predictions)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """95 % interval of a probability of which ``share`` was seen in ``n`` trials (Wilson, 1927)."""
+    """95 % interval of a probability that came true in a ``share`` of ``n`` trials (Wilson, 1927)."""
     z2 = Z95 * Z95 / n
     middle = (share + z2 / 2) / (1 + z2)
     half = Z95 / (1 + z2) * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
@@ -104,7 +104,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 def bootstrap(values: Tensor, seed: int = 0) -> tuple[float, float]:
     """95 % interval of the mean of ``values`` (n,): percentiles over RESAMPLES, drawn with ``seed``."""
-    rng, held = np.random.default_rng(seed), values.double().numpy()
-    means = [held[rng.integers(len(held), size=len(held))].mean() for _ in range(RESAMPLES)]
+    rng, sample = np.random.default_rng(seed), values.double().numpy()
+    means = [sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(RESAMPLES)]
     low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Targets that are no classes: several labels an image, or numbers, from a CSV; read, matched to images, scored."""
+"""Targets other than classes: several labels an image, or numbers, from a CSV; read, matched to images, scored."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TargetScore:
 def read_table(path: str) -> Table:
     """The targets in a CSV: a header, a column of image names (path, file, image, …, or the first), numbers.
 
-    Raises DataError naming the line of what is no number.
+    Raises DataError naming the line of what is not a number.
     """
     rows = read_rows(path)
     if len(rows) < 2 or len(rows[0][1]) < 2:
@@ -126,12 +126,17 @@ def _with_rows(source: Source, table: Table) -> Source:
 
 
 def score_targets(
-    told: Tensor, right: Tensor, table: Table, n_train: int, protocol: Mapping[str, Any], notes: tuple[str, ...] = ()
+    predicted: Tensor,
+    actual: Tensor,
+    table: Table,
+    n_train: int,
+    protocol: Mapping[str, Any],
+    notes: tuple[str, ...] = (),
 ) -> TargetScore:
-    """The score of what was ``told`` (n, C) where ``right`` (n, C) was so."""
+    """Score predictions (n, C) of the ``actual`` targets (n, C)."""
     from sklearn.metrics import average_precision_score
 
-    a, b = told.double().numpy(), right.double().numpy()
+    a, b = predicted.double().numpy(), actual.double().numpy()
     columns: list[dict[str, Any]] = []
     if table.kind == "multilabel":
         known = [j for j in range(b.shape[1]) if b[:, j].any()]
@@ -162,28 +167,34 @@ def _weights(n: int) -> list[np.ndarray[Any, Any]]:
     return [rng.multinomial(n, np.full(n, 1 / n), size=CHUNK) for _ in range(RESAMPLES // CHUNK)]
 
 
-def _precisions(told: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _precisions(predicted: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Mean average precision of each resample."""
-    order = np.argsort(-told, axis=0, kind="stable")
+    order = np.argsort(-predicted, axis=0, kind="stable")
     found = []
-    for weights in _weights(len(told)):
+    for weights in _weights(len(predicted)):
         columns = []
-        for j in range(told.shape[1]):
+        for j in range(predicted.shape[1]):
             drawn = weights[:, order[:, j]].astype(np.float64)
-            hits = drawn * right[order[:, j], j]
+            hits = drawn * actual[order[:, j], j]
             precision = hits.cumsum(1) / np.maximum(drawn.cumsum(1), 1)
             with np.errstate(invalid="ignore"):
                 columns.append((hits * precision).sum(1) / hits.sum(1))
-        found.append(np.nanmean(columns, axis=0))
+        found.append(_mean_of_known(np.array(columns)))
     return np.concatenate(found)
 
 
-def _determinations(told: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _mean_of_known(columns: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Mean over the rows that are numbers; NaN where none is: a resample may have no image of any label."""
+    known = np.isfinite(columns)
+    return np.where(known.any(0), np.where(known, columns, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
+
+
+def _determinations(predicted: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Mean R2 of each resample."""
-    n, centred = len(told), right - right.mean(0)
+    n, centred = len(predicted), actual - actual.mean(0)
     found = []
     for weights in _weights(n):
-        left = weights @ (told - right) ** 2
+        left = weights @ (predicted - actual) ** 2
         with np.errstate(divide="ignore", invalid="ignore"):
             found.append((1 - left / (weights @ centred**2 - (weights @ centred) ** 2 / n)).mean(1))
     return np.concatenate(found)

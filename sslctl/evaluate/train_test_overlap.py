@@ -1,4 +1,4 @@
-"""Images that are in both sets of an evaluation, told by their content: what a model has learnt by heart."""
+"""Images that are in both sets of an evaluation, by their content."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def find_overlap(train: Source, test: Source) -> Overlap:
         for key in keys:
             ours = dict(zip(ours, pool.map(partial(key, train), ours), strict=True))
             theirs = ours if alone else dict(zip(theirs, pool.map(partial(key, test), theirs), strict=True))
-            seen, asked = Counter(ours.values()), set(theirs.values())
-            ours = {i: value for i, value in ours.items() if value in asked and seen[value] > alone}
-            theirs = {i: value for i, value in theirs.items() if seen[value] > alone}
+            counts, wanted = Counter(ours.values()), set(theirs.values())
+            ours = {i: value for i, value in ours.items() if value in wanted and counts[value] > alone}
+            theirs = {i: value for i, value in theirs.items() if counts[value] > alone}
     places: dict[Hashable, list[int]] = defaultdict(list)
     for i, value in ours.items():
         places[value].append(i)

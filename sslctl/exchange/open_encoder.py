@@ -1,4 +1,4 @@
-"""The one door for encoders: a run, a checkpoint, other people's files and folders, a model of timm by name."""
+"""Open an encoder: of a run or checkpoint, of another tool's file or folder, or a model of timm by name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .imports.timm_models import open_by_name
 
 
 def open_encoder(words: str | Path) -> LoadedEncoder:
-    """The encoder that ``words`` names, whatever it is; every command opens its encoder here.
+    """Open the encoder that ``words`` names; every task opens its encoder here.
 
-    A run directory or checkpoint of ours; another tool's file (see ``importing``) or folder; ``timm:NAME`` for timm's
+    A run directory or checkpoint of ours; another tool's file (see ``imports``) or folder; ``timm:NAME`` for timm's
     pretrained weights, ``random:NAME`` for the same architecture with random ones. Raises CheckpointError for what
     holds no complete encoder, SpecError for an unknown name, MachineError where weights cannot be fetched.
     """
@@ -33,7 +33,7 @@ def import_any(path: Path, wishes: Wishes | None = None) -> tuple[LoadedEncoder,
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether ``path`` is another tool's file or folder, and not for ``checkpoint.load_encoder``."""
+    """Whether ``path`` is another tool's file or folder, and not a checkpoint or run of ours."""
     return not is_ours(path) if path.is_file() else is_folder(path)
 
 

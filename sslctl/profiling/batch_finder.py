@@ -114,7 +114,7 @@ def find_batch(inputs: RunInputs, upto: int | None = None, tell: Callable[[Trial
     size = estimate(build(with_run(inputs, batch_size=min(least, most))))
     ended = "images", f"a larger one would have more than {most} images"
     for batch in sizes:
-        obstacle = _too_slow(batch, trials) or _too_large(batch, trials, size.per_image, device)
+        obstacle = _too_slow(batch, trials) or too_large(batch, trials, size.per_image, device)
         trial = None if obstacle else _try(inputs, batch, trials, device)
         if trial is None:
             ended = obstacle or ("memory", f"{batch} images ran out of memory")
@@ -163,10 +163,11 @@ def predict_memory(batch: int, trials: list[Trial], per_image: int, held: int = 
 def room(device: torch.device) -> int | None:
     """Bytes that this process may fill on ``device``, those it holds included; None where unknown."""
     free = free_memory(device)
-    return None if free is None else int(FILL * (free + _held(device)))
+    return None if free is None else int(FILL * (free + memory_in_use(device)))
 
 
-def _held(device: torch.device) -> int:
+def memory_in_use(device: torch.device) -> int:
+    """Return the bytes that this process holds on ``device``; 0 where nobody knows."""
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device)
     with suppress(OSError, ValueError):
@@ -179,8 +180,9 @@ def _too_slow(batch: int, trials: list[Trial]) -> tuple[str, str] | None:
     return ("time", f"a step of {batch} images would take {seconds:.0f} s") if seconds > SLOW else None
 
 
-def _too_large(batch: int, trials: list[Trial], per_image: int, device: torch.device) -> tuple[str, str] | None:
-    there, needed = room(device), predict_memory(batch, trials, per_image, _held(device))
+def too_large(batch: int, trials: list[Trial], per_image: int, device: torch.device) -> tuple[str, str] | None:
+    """Return why ``batch`` is not tried, where more memory is predicted for it than ``room`` allows."""
+    there, needed = room(device), predict_memory(batch, trials, per_image, memory_in_use(device))
     if there is None or needed <= there:
         return None
     return "memory", f"{batch} images would need {needed / 2**30:.2f} GiB, and {there / 2**30:.2f} may be filled"

@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..errors import CheckpointError, MachineError, SpecError
 from ..files import LOCK, sweep, write_atomically
 from ..spec.parsing import read_spec_file
 from ..spec.schema import Data, Spec
+from .metrics import Line, Metrics, read_metrics, read_objects
 
 # What changes how a run goes but not what comes out of it: not part of its identity.
 INCIDENTAL = {
@@ -99,7 +100,6 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.spec_file = path / "spec.yaml"
-        self.metrics_file = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.last = self.checkpoints / "last.safetensors"
         self.best = self.checkpoints / "best.safetensors"  # by probe
@@ -107,7 +107,7 @@ class Run:
         self.bad_file = path / "bad_images.jsonl"
         self.bad: dict[int, str] = {}
         self._lock: AbstractContextManager[None] | None = None
-        self._metrics: IO[str] | None = None
+        self._metrics = Metrics(path)
 
     def __enter__(self) -> Run:
         self._lock = locked(self.path)
@@ -116,16 +116,14 @@ class Run:
             self.checkpoints.mkdir(exist_ok=True)
         except OSError as e:
             raise MachineError(f"run directory {self.path}: {e.strerror}", "choose another with --out") from e
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            lines = [json.loads(line) for line in self.bad_file.read_text("utf-8").splitlines()]
-            self.bad = {line["index"]: line["reason"] for line in lines}
+        with contextlib.suppress(KeyError):
+            self.bad = {line["index"]: line["reason"] for line in read_objects(self.bad_file)}
         sweep(self.checkpoints)
         sweep(self.path)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._metrics is not None:
-            self._metrics.close()
+        self._metrics.close()
         if self._lock is not None:
             self._lock.__exit__(None, None, None)
 
@@ -145,32 +143,18 @@ class Run:
             write_atomically(self.spec_file, spec.to_yaml().encode())
 
     def start_metrics(self, step: int) -> None:
-        """Open the stream, without lines of steps after ``step`` (they will be written again)."""
-        kept: list[str] = []
-        if self.metrics_file.exists():
-            for line in self.metrics_file.read_text("utf-8").splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line + "\n")
-        write_atomically(self.metrics_file, "".join(kept).encode())
-        self._metrics = self.metrics_file.open("a", encoding="utf-8")
+        """Open the metrics, without lines of steps after ``step`` (they will be written again)."""
+        self._metrics.start(step)
 
-    def log(self, values: dict[str, Any]) -> None:
-        """Append one line; a full disk does not stop training."""
-        if self._metrics is not None:
-            with contextlib.suppress(OSError):
-                self._metrics.write(json.dumps(values, allow_nan=False) + "\n")
-                self._metrics.flush()
+    def log(self, values: Line) -> None:
+        """Append one metric line."""
+        self._metrics.append(values)
 
-    def lines(self) -> list[dict[str, Any]]:
-        """The metric lines, without one that was cut off."""
-        found = []
-        for line in self.metrics_file.read_text("utf-8").splitlines() if self.metrics_file.exists() else []:
-            with contextlib.suppress(ValueError):
-                found.append(dict(json.loads(line)))
-        return found
+    def lines(self) -> list[Line]:
+        """The metric lines."""
+        return read_metrics(self.path)
 
-    def last_line(self) -> dict[str, Any]:
+    def last_line(self) -> Line:
         """The newest metric line; empty where there is none."""
         return next(reversed(self.lines()), {})
 
@@ -203,7 +187,7 @@ class Run:
 
 
 class ReadOnlyRun(Run):
-    """The directory of a run as a process sees it that is not the first of several: the first one locks and writes."""
+    """The run directory in a process that is not the first of several: the first one locks and writes."""
 
     def __enter__(self) -> Run:
         return self

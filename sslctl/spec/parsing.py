@@ -26,7 +26,7 @@ def _refused(problem: str, place: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
 
 
-class _Loader(yaml.SafeLoader):
+class PlainLoader(yaml.SafeLoader):
     """YAML without its traps: a key twice is an error, 1e-3 is a number, aliases and tags are refused."""
 
     depth = 0
@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
 
 
 # YAML 1.1 reads `no` as false, `1e-3` as a word, `010` as 8 and `12:30` as 750; 1.2's core schema does none of that.
-_Loader.yaml_implicit_resolvers = {}
+PlainLoader.yaml_implicit_resolvers = {}
 _RESOLVERS = [
     ("tag:yaml.org,2002:null", r"(?:~|null|Null|NULL|)", ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:bool", r"(?:true|True|TRUE|false|False|FALSE)", list("tTfF")),
@@ -65,10 +65,10 @@ _RESOLVERS = [
     ("tag:yaml.org,2002:float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
 ]
 for _tag, _pattern, _first in _RESOLVERS:
-    _Loader.add_implicit_resolver(_tag, re.compile(f"{_pattern}\\Z"), _first)
+    PlainLoader.add_implicit_resolver(_tag, re.compile(f"{_pattern}\\Z"), _first)
 
 
-def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
+def _number(loader: PlainLoader, node: yaml.ScalarNode) -> int | float:
     kind = int if node.tag.endswith(":int") else float
     value = kind(node.value) if len(node.value) <= MAX_DIGITS else math.inf
     if kind is float and not math.isfinite(value) or value == math.inf:
@@ -76,8 +76,8 @@ def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
     return value
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _number)
-_Loader.add_constructor("tag:yaml.org,2002:float", _number)
+PlainLoader.add_constructor("tag:yaml.org,2002:int", _number)
+PlainLoader.add_constructor("tag:yaml.org,2002:float", _number)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -85,7 +85,7 @@ def parse_yaml(text: str, where: str) -> Any:
     if len(text) > MAX_BYTES:
         raise _too_long(where)
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        return yaml.load(text, PlainLoader)  # a SafeLoader
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""

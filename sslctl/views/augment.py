@@ -18,9 +18,9 @@ from .colour import on_device
 from .keyed import uniforms
 from .recipe import ViewPlan, ViewSpec
 
-# Bytes of float32 views worked on at once. A CPU's cache has to hold them and a few intermediates (2 MiB measured best
-# of 1, 2, 4 and 8); on an accelerator they bound the memory that augmentation takes.
-_PIECE = {"cpu": 2 << 20, "accelerator": 256 << 20}
+# Bytes of float32 views worked on at once. The cache of a CPU core has to hold them and a few intermediates (2 MiB
+# measured best of 1, 2, 4 and 8); on an accelerator they bound the memory that augmentation takes.
+CPU_PIECE, ACCELERATOR_PIECE = 2 << 20, 256 << 20
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,13 @@ class Augment:
     """The views of ``plan``; every number drawn is a function of (seed, epoch, index in the set, view, slot).
 
     So neither the batch an image is in, nor workers, nor the device change its views, and there is no state to save.
+    ``piece`` is how many bytes of float32 views are worked on at once; None: what suits the device.
     """
 
-    def __init__(self, plan: ViewPlan, seed: int) -> None:
+    def __init__(self, plan: ViewPlan, seed: int, piece: int | None = None) -> None:
         self.plan = plan
         self.seed = seed
+        self.piece = piece
         self._scale = np.array([view.scale for view in plan.all])
         self._ratio = np.array([view.ratio for view in plan.all])
         self._alike: dict[ViewSpec, list[int]] = {}  # views of one description go through the operations together
@@ -116,7 +118,7 @@ class Augment:
 
         mean, std = (on_device(np.array(x, np.float32) * 255, device) for x in (self.plan.mean, self.plan.std))
         out = torch.empty(len(positions) * n, 3, view.size, view.size, device=device)
-        for piece in _pieces(len(out), 12 * largest, device):
+        for piece in self._pieces(len(out), 12 * largest, device):
             x = photometric.apply(pixels(piece), view, draws.take(piece))
             x = x.sub_(mean[:, None, None]).div_(std[:, None, None])
             if view.colour == "exact":
@@ -125,9 +127,8 @@ class Augment:
                 out[piece] = x
         return [out[i : i + n] for i in range(0, len(out), n)]
 
-
-def _pieces(n: int, item_bytes: int, device: torch.device) -> Iterator[slice]:
-    budget = _PIECE["cpu"] * torch.get_num_threads() if device.type == "cpu" else _PIECE["accelerator"]
-    step = max(1, budget // item_bytes)
-    for start in range(0, n, step):
-        yield slice(start, min(n, start + step))
+    def _pieces(self, n: int, item_bytes: int, device: torch.device) -> Iterator[slice]:
+        suited = CPU_PIECE * torch.get_num_threads() if device.type == "cpu" else ACCELERATOR_PIECE
+        step = max(1, (self.piece or suited) // item_bytes)
+        for start in range(0, n, step):
+            yield slice(start, min(n, start + step))

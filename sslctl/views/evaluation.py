@@ -64,10 +64,11 @@ def _resize(images: Tensor, height: int, width: int) -> Tensor:
         return images
     if images.device.type == "cpu":  # torch's uint8 path exists there alone
         return F.interpolate(images, (height, width), mode="bicubic", align_corners=False, antialias=True)
-    return _resize_by_matrices(images, height, width)
+    return resize_by_matrices(images, height, width)
 
 
-def _resize_by_matrices(images: Tensor, height: int, width: int) -> Tensor:
+def resize_by_matrices(images: Tensor, height: int, width: int) -> Tensor:
+    """Return ``images`` (B, C, H, W) resized by antialiased bicubic, as products with two matrices; on any device."""
     start, ends = torch.zeros(1, device=images.device), torch.tensor(images.shape[2:], device=images.device)
     down = resize_matrices(start, ends[:1], images.shape[2], height, "bicubic")
     across = resize_matrices(start, ends[1:], images.shape[3], width, "bicubic")

@@ -24,13 +24,13 @@ def uniforms(
     """
     state: Any = 0  # stays a plain int while words are: for one image, numpy's overhead would cost more than the rest
     for word in (seed, epoch, index, view):
-        state = _mix((state * 3 + _STEP & _ALL) + _bits(word) & _ALL)
+        state = mix((state * 3 + _STEP & _ALL) + _bits(word) & _ALL)
     counters = np.arange(first + 1, first + n + 1, dtype=np.uint64) * np.uint64(_STEP)
-    high_bits: NDArray[np.uint64] = _mix(np.asarray(state, np.uint64)[..., None] + counters) >> np.uint64(11)
+    high_bits: NDArray[np.uint64] = mix(np.asarray(state, np.uint64)[..., None] + counters) >> np.uint64(11)
     return high_bits.astype(np.float64) * 2.0**-53
 
 
-def _mix(x: Any) -> Any:
+def mix(x: Any) -> Any:
     """splitmix64's finaliser, of an int or a uint64 array: a bijection; every bit in moves about half the bits out."""
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _ALL
     x = (x ^ x >> 27) * 0x94D049BB133111EB & _ALL

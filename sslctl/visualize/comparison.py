@@ -1,4 +1,4 @@
-"""Runs side by side: what their directories say, as a table and as curves in one picture."""
+"""Runs side by side: their settings and newest metrics, and their curves in one picture."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..runs.metrics import is_number
 from ..spec.parsing import read_spec_file
-from .report.history import HINT, is_number, metric_lines
+from .report.history import HINT, metric_lines
 
 CURVES = {
     "top1": "top-1 on the test images, %",
@@ -20,54 +21,38 @@ CURVES = {
     "probe_linear": "probe: linear top-1, %",
     "loss": "loss",
 }
-COLUMNS = ("task", "method", "arch", "data", "labels", "epoch", "loss", "health", *list(CURVES)[:4])
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a run's directory tells: facts for a row of the table, and the points of its curves."""
+class RunSummary:
+    """A run for a comparison: its row of the table, and the points of its curves."""
 
     name: str
     row: dict[str, Any]
     curves: dict[str, list[tuple[float, float]]]  # (epoch, value)
 
 
-def read_run(path: Path) -> Told:
-    """What the directory ``path`` of a pretraining or a fine-tuning tells.
-
-    Raises CheckpointError where it holds no metrics, or metrics that are none.
-    """
+def read_run(path: Path) -> RunSummary:
+    """Read the directory ``path`` of a pretraining or a fine-tuning. Raises CheckpointError where it has no metrics."""
     lines = metric_lines(path)
     curves = {
         key: [(float(line["epoch"]), float(line[key])) for line in lines if is_number(line.get(key))] for key in CURVES
     }
     row: dict[str, Any] = {"run": str(path), "steps": lines[-1]["step"]}
-    for line in lines:  # the newest word on each
-        row |= {
-            key: line[key]
-            for key in ("epoch", "loss", "health", "probe_knn", "probe_linear", "top1", "value")
-            if key in line
-        }
+    for line in lines:  # the newest value of each
+        row |= {key: line[key] for key in ("epoch", *CURVES) if is_number(line.get(key))}
+        row |= {"health": line["health"]} if isinstance(line.get("health"), str) else {}
     row |= _finetuned(path) if (path / "result.json").is_file() else _pretrained(path)
-    return Told(path.name or str(path), row, {key: points for key, points in curves.items() if points})
+    return RunSummary(path.name or str(path), row, {key: points for key, points in curves.items() if points})
 
 
-def names(runs: Sequence[Told]) -> list[str]:
+def names(runs: Sequence[RunSummary]) -> list[str]:
     """Short names of the runs, the whole path where two would be alike."""
     short = [run.name for run in runs]
     return [run.row["run"] if short.count(run.name) > 1 else run.name for run in runs]
 
 
-def table(runs: Sequence[Told]) -> str:
-    """A line for each run, with the columns of which one of them says something."""
-    shown = [key for key in COLUMNS if any(run.row.get(key) is not None for run in runs)]
-    rows = [["run", *shown]]
-    rows += [[name, *(_cell(key, run.row) for key in shown)] for name, run in zip(names(runs), runs, strict=True)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-def plot(runs: Sequence[Told], suffix: str) -> bytes:
+def plot(runs: Sequence[RunSummary], suffix: str) -> bytes:
     """The curves of ``runs`` as a file of kind ``suffix`` (png, svg or pdf): a panel for each quantity, over epochs."""
     from matplotlib.figure import Figure
 
@@ -98,12 +83,12 @@ def _finetuned(path: Path) -> dict[str, Any]:
         protocol = result["protocol"]
         return {
             "task": "finetune",
-            "method": "scratch" if protocol["from_scratch"] else result["checkpoint"]["method"],
-            "arch": protocol["arch"],
-            "data": result["data"]["train"]["name"],
-            "labels": protocol["labels"],
+            "method": "scratch" if protocol["from_scratch"] else str(result["checkpoint"]["method"]),
+            "arch": str(protocol["arch"]),
+            "data": str(result["data"]["train"]["name"]),
+            "labels": None if protocol["labels"] is None else str(protocol["labels"]),
             **({"value": float(result["value"])} if "value" in result else {"top1": float(result["top1"])}),
-            "interval": [float(x) for x in result["interval"]],
+            "interval": tuple(map(float, result["interval"])),
             "n_train": int(result["n_train"]),
             "n_test": int(result["n_test"]),
         }
@@ -113,25 +98,9 @@ def _finetuned(path: Path) -> dict[str, Any]:
 
 def _pretrained(path: Path) -> dict[str, Any]:
     if not (path / "spec.yaml").is_file():
-        return {"task": "finetune"}  # of which no result stands yet
+        return {"task": "finetune"}  # without a result yet
     spec = read_spec_file(path / "spec.yaml")
     sections = {key: value if isinstance(value, dict) else {} for key, value in spec.items()}
-    return {
-        "task": "pretrain",
-        "method": sections.get("method", {}).get("name"),
-        "arch": sections.get("backbone", {}).get("arch"),
-        "data": sections.get("data", {}).get("path"),
-    }
-
-
-def _cell(key: str, row: dict[str, Any]) -> str:
-    value = row.get(key)
-    if value is None:
-        return "-"
-    if key in ("top1", "probe_knn", "probe_linear"):
-        low_high = row.get("interval") if key == "top1" else None
-        share = f"{100 * value:.1f} %"
-        return share if low_high is None else f"{share} ({100 * low_high[0]:.1f} to {100 * low_high[1]:.1f})"
-    if key == "data":
-        return Path(value).name or str(value)  # the whole path stands in the JSON
-    return f"{value:.4g}" if is_number(value) else str(value)
+    where = {"method": ("method", "name"), "arch": ("backbone", "arch"), "data": ("data", "path")}
+    found = {key: sections.get(section, {}).get(name) for key, (section, name) in where.items()}
+    return {"task": "pretrain"} | {key: None if value is None else str(value) for key, value in found.items()}

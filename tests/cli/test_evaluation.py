@@ -92,18 +92,18 @@ def test_usage_errors_name_the_value(resnet: Path, vit: Path, tmp_path: Path) ->
     assert call("knn", tmp_path).exit_code == 4
 
 
-def test_features_are_taken_once_and_anew_when_told(resnet: Path, images: Path) -> None:
+def test_features_are_computed_once_or_again_with_no_cache(resnet: Path, images: Path) -> None:
     words = ("knn", resnet, "--data", images, "--seed", "7")
     by_split = (*words, "--split")
     first, again, anew = call(*by_split), call(*by_split), call(*by_split, "--no-cache")
     assert first.stdout == again.stdout == anew.stdout
-    assert "taken before" in again.stderr and "taken before" not in first.stderr + anew.stderr
-    assert call("linear-eval", *words[1:]).stderr.count("taken before") == 2
+    assert "computed before" in again.stderr and "computed before" not in first.stderr + anew.stderr
+    assert call("linear-eval", *words[1:]).stderr.count("computed before") == 2
     files = list((resnet / "features").glob("*.safetensors"))
     for path in files:
         path.write_bytes(path.read_bytes()[:-3])
     damaged = call(*by_split)
-    assert damaged.stdout == first.stdout and "taken before" not in damaged.stderr
+    assert damaged.stdout == first.stdout and "computed before" not in damaged.stderr
     assert len(list((resnet / "features").iterdir())) == len(files)
 
 

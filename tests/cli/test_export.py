@@ -47,7 +47,7 @@ def test_a_run_is_exported_with_its_card_and_checked_in_a_process_of_its_own(vit
     assert done.exit_code == 2 and "--force" in done.stderr
     score["checkpoint"]["step"] = 1
     (tmp_path / "knn.json").write_text(json.dumps(score))
-    for file, message in [("knn.json", "a score of dino at step 1, not of dino at 2"), ("none.json", "no score")]:
+    for file, message in [("knn.json", "a score of dino at step 1, not of dino at 2"), ("none.json", "not a score")]:
         done = call(*words[:3], tmp_path / "other", "--scores", tmp_path / file)
         assert done.exit_code == 2 and message in done.stderr and not (tmp_path / "other").exists()
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from sslctl import __version__
 from sslctl.errors import CheckpointError
 from sslctl.exchange.imports import parity as import_parity
 from sslctl.exchange.open_encoder import open_encoder
@@ -191,9 +192,9 @@ def test_inspect_knows_runs_checkpoints_weights_and_images(
     assert foreign["tensors"]["state_dict.queue"] == [[4, 8], "float32"]
     own = result("inspect", imported["out"])
     assert own["imported"]["title"] == "MoCo v1" and own["sha256"] == foreign["sha256"] == imported["sha256"]
-    assert result("inspect", images) | {"bytes": 0} == {
-        "kind": "images", "images": 20, "classes": 2, "path": str(images), "files": 20, "bytes": 0
-    }  # fmt: skip
+    pictures = result("inspect", images)
+    known = {"schema": 1, "sslctl": __version__, "bytes": pictures["bytes"], "path": str(images), "files": 20}
+    assert pictures == known | {"kind": "images", "images": 20, "classes": 2}
     torch.save({"linear.weight": torch.ones(3, 4)}, tmp_path / "linear.pth")
     head = result("inspect", tmp_path / "linear.pth")
     assert head["kind"] == "tensors" and "a linear classifier alone" in head["reason"]

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import io
 import struct
+import tempfile
 import zlib
 
 import numpy as np
 from PIL import Image
+
+from sslctl.data.decode import Pixels, decode_file
 
 
 def encode(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
+
+
+def decode_bytes(data: bytes, at_least: int | None = None) -> Pixels:
+    """What ``decode_file`` makes of a file with that content."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return decode_file(file.name, at_least)
 
 
 def png(pixels: np.ndarray, kind: int, depth: int = 16) -> bytes:

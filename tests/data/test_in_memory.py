@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from sslctl.data import in_memory as memory
-from sslctl.data.decode import BadImage
+from sslctl.data.decode import BadImage, Pixels
 from sslctl.data.folder import open_folder
-from sslctl.data.in_memory import HeldSource, in_memory
-from sslctl.data.source import Source
+from sslctl.data.in_memory import HeldSource, in_batches, in_memory
+from sslctl.data.source import ArraySource, FileSource, Source
 from sslctl.errors import DataError, MachineError
 
 from .conftest import MakeImage
@@ -57,31 +57,42 @@ def test_images_of_several_sizes_stay_files(equal: Source, tmp_path: Path, image
     assert "9x6" in caught.value.message and "8x6" in caught.value.message
 
 
-def test_large_sets_stay_files_unless_wanted(equal: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "LIMIT", 40 * 8 * 6 * 3 - 1)
-    assert in_memory(equal) is equal
-    assert isinstance(in_memory(equal, True), HeldSource)
-    monkeypatch.setattr(memory, "LIMIT", 40 * 8 * 6 * 3)
-    assert isinstance(in_memory(equal), HeldSource)
+def test_large_sets_stay_files_unless_wanted(equal: Source) -> None:
+    pixels = 40 * 8 * 6 * 3
+    assert in_memory(equal, limit=pixels - 1) is equal
+    assert isinstance(in_memory(equal, True, limit=pixels - 1), HeldSource)
+    assert isinstance(in_memory(equal, limit=pixels), HeldSource)
     assert in_memory(equal, False) is equal
 
 
-def test_a_set_that_does_not_fit(equal: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise MemoryError
+class Endless(FileSource):
+    """More images than an address space has room for, all the same."""
 
-    monkeypatch.setattr(memory.np, "zeros", refuse)
+    def __len__(self) -> int:
+        return 1 << 48
+
+    def read(self, i: int) -> Pixels:
+        return np.zeros((6, 8, 3), np.uint8)
+
+
+def test_a_set_that_does_not_fit() -> None:
     with pytest.raises(MachineError, match="does not fit into memory") as caught:
-        in_memory(equal, True)
+        in_memory(Endless("endless", "", []), True)
     assert caught.value.exit_code == 5
 
 
-def test_deciding_reads_headers_only(
-    equal: Source, tmp_path: Path, image: MakeImage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image(tmp_path / "c0/00.png", 0, (9, 6))
-    monkeypatch.setattr(type(equal), "read", lambda *_: pytest.fail("decoded"))
-    assert in_memory(equal) is equal
+class HeadersOnly(FileSource):
+    """Files that must not be decoded."""
+
+    def read(self, i: int) -> Pixels:
+        raise AssertionError("decoded")
+
+
+def test_deciding_reads_headers_only(tmp_path: Path, image: MakeImage) -> None:
+    for i in range(3):
+        image(tmp_path / f"{i}.png", i, (8 + i % 2, 6))
+    files = HeadersOnly("set", str(tmp_path), ["0.png", "1.png", "2.png"])
+    assert in_memory(files) is files
 
 
 def test_nothing_readable(tmp_path: Path) -> None:
@@ -90,3 +101,9 @@ def test_nothing_readable(tmp_path: Path) -> None:
     source = open_folder(str(tmp_path), "train")
     with pytest.raises(DataError, match="none of the 3 images .* can be read: 2x not an image: 0 bytes, 1x not"):
         in_memory(source, True)
+
+
+@pytest.mark.parametrize(("side", "whole"), [(32, True), (80, True), (96, False)])
+def test_a_cpu_takes_small_images_alone_in_whole_batches(side: int, whole: bool) -> None:
+    source = ArraySource("set", np.zeros((4, side, side, 3), np.uint8))
+    assert in_batches(source, torch.device("cpu")) is whole and in_batches(source, torch.device("meta"))

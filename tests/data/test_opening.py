@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sslctl.data import align_labels, open_pair, open_source, split_source
+from sslctl.data import open_pair, open_source, split_source
 from sslctl.data.in_memory import HeldSource
 from sslctl.data.opening import has_own_val
 from sslctl.data.source import ArraySource, FileSource
@@ -115,30 +115,6 @@ def test_a_split_leaves_something_on_both_sides() -> None:
     assert (len(train), len(val)) == (5, 2) and val.labels is None
     with pytest.raises(DataError, match="too few to split"):
         split_source(array_source([0]), 0.5, 0)
-
-
-def test_labels_are_matched_by_name() -> None:
-    train, val = (
-        array_source([0, 1, 2], classes=("cat", "dog", "fox")),
-        array_source([0, 1, 1, 2], classes=("fox", "cat", "dog")),
-    )
-    aligned = align_labels(val, train)
-    assert aligned.labels is not None and aligned.labels.tolist() == [2, 0, 0, 1]
-    assert aligned.classes == train.classes and np.array_equal(aligned.array, val.array)
-    assert val.labels is not None and val.labels.tolist() == [0, 1, 1, 2]  # the one given stays as it was
-
-
-def test_classes_that_differ_are_named() -> None:
-    train, val = array_source([0, 1], classes=("cat", "dog")), array_source([0, 1, 2], classes=("Cat", "dog", "fox"))
-    val.name = "val"
-    with pytest.raises(DataError, match="classes differ: only in val: Cat, fox; only in set: cat"):
-        align_labels(val, train)
-    few = array_source([0], classes=("dog",))
-    with pytest.raises(DataError, match="only in set: cat"):
-        align_labels(few, train)
-    assert align_labels(few, train, allow_missing=True).labels is not None
-    with pytest.raises(DataError, match="has no labels"):
-        align_labels(val, array_source(None, n=2))
 
 
 def test_a_pair_from_val_data(tmp_path: Path, image: MakeImage) -> None:

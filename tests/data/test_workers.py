@@ -9,12 +9,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from sslctl.data.loader import Loader
 from sslctl.data.order import order
-from sslctl.data.source import FileSource
+from sslctl.data.source import ArraySource, FileSource
 from sslctl.errors import MachineError
+from sslctl.views.augment import Augment
+from sslctl.views.recipe import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, ViewSpec
 
 from .loading import STEPS, N, corners, loader, same
 
@@ -69,7 +72,7 @@ def test_signals_to_the_process_group_do_not_end_workers(files: FileSource) -> N
     running = loader(files, 2)
     batches = iter(running)
     got = [next(batches), next(batches)]  # one of each worker: they have begun
-    workers = [process.pid for process in running._running._workers]
+    workers = [process.pid for process in running.processes]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         for pid in workers:
             os.kill(pid, number)
@@ -86,9 +89,26 @@ def test_close_ends_workers_in_any_state(files: FileSource) -> None:
     running = Loader(files, sleepy, batch_size=4, seed=5, start_step=4, total_steps=STEPS, workers=2)
     batches = iter(running)
     next(batches)
-    processes = list(running._running._workers)
+    processes = running.processes
     running.close()
     running.close()
     for process in processes:
         process.join(10)
         assert not process.is_alive()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loader_processes_crop_what_is_in_memory(workers: int) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (10, 24, 30, 3), dtype=np.uint8)
+    source = ArraySource("set", array, np.arange(10) % 2, ["a", "b"])
+    augment = Augment(ViewPlan((ViewSpec(size=16),) * 2, (ViewSpec(size=8),), IMAGENET_MEAN, IMAGENET_STD), 3)
+    loader = Loader(
+        source, augment.geometric, batch_size=5, seed=0, start_step=0, total_steps=3, workers=workers,
+        sizes=[16, 16, 8], whole=False,
+    )  # fmt: skip
+    for batch in loader:
+        assert batch.images is None and batch.labels is not None
+        for row, (epoch, index) in enumerate(zip(batch.epoch.tolist(), batch.index.tolist(), strict=True)):
+            expected = augment.geometric(array[index], epoch, index)
+            assert all(torch.equal(view[row], crop) for view, crop in zip(batch.crops, expected, strict=True))
+            assert int(batch.labels[row]) == index % 2

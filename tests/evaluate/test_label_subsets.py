@@ -12,7 +12,7 @@ from sslctl.data.source import FileSource
 from sslctl.errors import DataError, SpecError
 from sslctl.evaluate.features.extract import Features
 from sslctl.evaluate.label_subsets import FewLabels, choose, find_listed, over_draws, parse_labels
-from sslctl.evaluate.score import Score, Verdict, score
+from sslctl.evaluate.score import Predictions, Score, score
 
 LABELS = torch.tensor([0] * 300 + [1] * 100 + [2] * 4)[torch.randperm(404, generator=torch.Generator().manual_seed(0))]
 
@@ -22,7 +22,7 @@ def test_what_can_be_said(tmp_path: Path) -> None:
     assert parse_labels("10-per-class").per_class == 10
     (tmp_path / "1percent.txt").write_text("n01_5.JPEG\n\nn02_7.JPEG\n")
     assert parse_labels(str(tmp_path / "1percent.txt")).names == ("n01_5.JPEG", "n02_7.JPEG")
-    with pytest.raises(SpecError, match="'10': no share") as e:
+    with pytest.raises(SpecError, match="'10': not a share") as e:
         parse_labels("10")
     assert "--labels 10-per-class" in e.value.hint
     for text in ("0", "-0.1", "nan", "0-per-class", "x-per-class", "1-per-image", "nowhere.txt", ""):
@@ -85,8 +85,8 @@ def test_scores_are_means_over_draws_with_their_deviation() -> None:
         seen.append(len(part.x))
         right = len(seen)  # of 10
         rank = torch.tensor([0] * right + [7] * (10 - right))
-        verdict = Verdict(rank, rank, rank)
-        return [score(verdict, len(part.x), 3, {"name": "knn", "k": k}) for k in (1, 2)]
+        predictions = Predictions(rank, rank, rank)
+        return [score(predictions, len(part.x), 3, {"name": "knn", "k": k}) for k in (1, 2)]
 
     source = FileSource("set", "/", [str(i) for i in range(404)])
     first, second = over_draws(evaluate, parse_labels("5-per-class"), source, seed=4, draws=3)(train, train)

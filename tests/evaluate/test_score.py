@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from sslctl.evaluate.score import Score, Verdict, bootstrap, ranks, score, wilson
+from sslctl.evaluate.score import Predictions, Score, bootstrap, ranks, score, wilson
 
 
 def test_wilson_interval_is_that_of_the_tables() -> None:
@@ -30,10 +30,10 @@ def test_scores_that_are_not_numbers_are_wrong() -> None:
 
 
 def test_a_score_says_its_protocol_and_its_uncertainty() -> None:
-    verdict = Verdict(torch.tensor([0, 0, 3, 5]), torch.tensor([4, 5, 6, 7]), torch.tensor([4, 5, 0, 0]))
-    s = score(verdict, 100, 10, {"name": "knn", "k": 20})
+    predictions = Predictions(torch.tensor([0, 0, 3, 5]), torch.tensor([4, 5, 6, 7]), torch.tensor([4, 5, 0, 0]))
+    s = score(predictions, 100, 10, {"name": "knn", "k": 20})
     assert (s.top1, s.top5, s.n_test) == (0.5, 0.75, 4)
-    assert score(verdict, 100, 10, {}, first=3).top5 == 0.5
+    assert score(predictions, 100, 10, {}, first=3).top5 == 0.5
     data = json.loads(json.dumps(s.as_dict()))
     assert data["interval"] == pytest.approx(list(wilson(0.5, 4)))
     assert data["protocol"] == {"name": "knn", "k": 20}

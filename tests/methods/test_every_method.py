@@ -27,9 +27,9 @@ from ..stubs import tiny_vit
 
 BATCH = 6
 every_method = pytest.mark.parametrize("name", METHODS)
-every_crops = pytest.mark.parametrize(
-    ("globals", "locals"), [((2, 24), (4, 12)), ((2, 16), (0, 0)), ((1, 16), (2, 8)), ((3, 16), (1, 8))]
-)
+CROPS = [((2, 24), (4, 12)), ((2, 16), (0, 0)), ((1, 16), (2, 8)), ((3, 16), (1, 8))]  # (count, px): global, local
+# What a method forgets to save shows with any optimizer; what an optimizer keeps, with one method that freezes a layer.
+OPTIMIZERS = [*((name, "adamw") for name in METHODS), *(("dino", name) for name in ("sgd", "lars", "larc"))]
 
 META = Meta(spec={}, image=ImageSpec(size=16, mean=(0, 0, 0), std=(1, 1, 1)), data=DataFacts(name="noise"))
 
@@ -80,23 +80,20 @@ def test_the_recipe_is_a_spec_and_the_views_can_be_made(name: str) -> None:
 
 
 @every_method
-@every_crops
-def test_losses_are_finite_and_every_view_contributes(
-    name: str,
-    globals: tuple[int, int],
-    locals: tuple[int, int],
-    net: Callable[[], nn.Module],
-    random_views: Callable[..., Views],
+def test_losses_are_finite_and_every_view_contributes_whatever_the_crops(
+    name: str, net: Callable[[], nn.Module], random_views: Callable[..., Views]
 ) -> None:
-    method = build(name, net, CONTEXT._replace(globals=globals[0], locals=locals[0]))
-    views = random_views(globals, locals)
-    for view in views.all:
-        view.requires_grad_()
-    output = method(views, LATER)
-    assert torch.isfinite(output.loss) and output.loss.ndim == 0
-    output.loss.backward()
-    with_gradient = [view.grad is not None and float(view.grad.abs().amax()) > 0 for view in views.all]
-    assert with_gradient == [any(view is x for x in predicting(name, views)) for view in views.all]
+    for globals, locals in CROPS:
+        method = build(name, net, CONTEXT._replace(globals=globals[0], locals=locals[0]))
+        views = random_views(globals, locals)
+        for view in views.all:
+            view.requires_grad_()
+        output = method(views, LATER)
+        assert torch.isfinite(output.loss) and output.loss.ndim == 0, (globals, locals)
+        output.loss.backward()
+        with_gradient = [view.grad is not None and float(view.grad.abs().amax()) > 0 for view in views.all]
+        expected = [any(view is x for x in predicting(name, views)) for view in views.all]
+        assert with_gradient == expected, (globals, locals)
 
 
 @every_method
@@ -136,8 +133,9 @@ def test_a_step_moves_the_student_and_a_teacher_follows(
     for index in range(2):
         train.step(random_views((2, 16), (2, 8), seed=index), Step(index + 5, 10, 5))
     parts = {"student.backbone."} | {f"{key}.net.backbone." for key, m in method.named_children() if isinstance(m, EMA)}
+    fixed = {key for key, p in method.student.named_parameters() if not p.requires_grad}
     for prefix in parts:
-        keys = [key for key in before if key.startswith(prefix)]
+        keys = [key for key in before if key.startswith(prefix) and f"backbone.{key.removeprefix(prefix)}" not in fixed]
         assert keys and all(not torch.equal(before[key], method.get_parameter(key)) for key in keys)
 
 
@@ -165,8 +163,7 @@ def test_a_vision_transformer_takes_crops_of_two_sizes(name: str, random_views: 
     output.loss.backward()
 
 
-@every_method
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lars", "larc"])
+@pytest.mark.parametrize(("name", "optimizer"), OPTIMIZERS)
 def test_resuming_is_bit_exact(
     name: str,
     optimizer: str,

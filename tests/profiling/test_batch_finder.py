@@ -71,7 +71,7 @@ def test_it_stops_before_memory_is_full(pictures, monkeypatch):
     """Room for ten images more than the process holds: the sixteen from 16 to 32 are never tried."""
     each, held = 500 * MIB, peak_memory(CPU)
     monkeypatch.setattr(batch_size, "estimate", lambda t: Size(1, 1, 0, each, 1, None))
-    monkeypatch.setattr(batch_size, "_held", lambda device: held)
+    monkeypatch.setattr(batch_size, "memory_in_use", lambda device: held)
     monkeypatch.setattr(batch_size, "free_memory", lambda device: int((held + 10 * each) / FILL) - held)
     full = find_batch(surroundings(pictures))
     assert (full.ended, full.largest) == ("memory", 16)
@@ -208,7 +208,7 @@ def test_auto_is_less_than_the_recipe_s_only_where_memory_says_so(pictures, monk
     monkeypatch.setattr(batch_size, "SLOW", 1e-9)
     assert batch_that_fits(inputs)[0] == 32  # too slow to try, not too large
     monkeypatch.setattr(batch_size, "estimate", lambda t: Size(1, 1, 0, 1 << 50, 1, None))
-    monkeypatch.setattr(batch_size, "_too_large", lambda *_: None)
+    monkeypatch.setattr(batch_size, "too_large", lambda *_: None)
     assert batch_that_fits(inputs)[0] == 4
 
 

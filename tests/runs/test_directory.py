@@ -51,8 +51,7 @@ def test_differences_see_method_parameters():
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path):
-    code = "import sys; from pathlib import Path; from sslctl.runs.directory import Run; "
-    code += "Run(Path(sys.argv[1])).__enter__()"
+    code = "import sys, pathlib, sslctl.runs.directory as d; d.Run(pathlib.Path(sys.argv[1])).__enter__()"
     with Run(tmp_path / "r"):
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "r")], capture_output=True, text=True, check=False
@@ -75,12 +74,12 @@ def test_metrics_of_steps_to_come_again_are_dropped_and_a_torn_line_with_them(tm
         run.start_metrics(0)
         for step in (1, 2, 3):
             run.log({"step": step, "loss": 1.0 / step})
-    with run.metrics_file.open("a") as file:
+    with (tmp_path / "r" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     with Run(tmp_path / "r") as run:
         run.start_metrics(2)
         run.log({"step": 3, "loss": 0.5})
-    lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert lines[-1]["loss"] == 0.5
 

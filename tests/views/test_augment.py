@@ -14,7 +14,6 @@ from torchvision.transforms.v2 import functional as F2
 
 from sslctl.data.loader import Batch
 from sslctl.spec.schema import ViewsSpec
-from sslctl.views import augment as module
 from sslctl.views import geometric, photometric
 from sslctl.views.augment import Augment, Views
 from sslctl.views.keyed import uniforms
@@ -91,12 +90,12 @@ def test_a_view_does_not_depend_on_its_batch(patches: Images, in_memory: bool) -
     assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
 
 
-def test_pieces_change_nothing(patches: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_change_nothing(patches: Images) -> None:
     """From one image at a time to all at once."""
     augment = Augment(PLAN, 1)
     whole = {in_memory: views(patches, augment, in_memory).all for in_memory in (True, False)}
     for budget in (1, 12 * 64 * 64 * 5, 1 << 30):
-        monkeypatch.setitem(module._PIECE, "cpu", budget)
+        augment = Augment(PLAN, 1, piece=budget)
         for in_memory, expected in whole.items():
             for a, b in zip(views(patches, augment, in_memory).all, expected, strict=True):
                 torch.testing.assert_close(a, b, atol=1e-4, rtol=0)

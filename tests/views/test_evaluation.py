@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import v2
 
-from sslctl.views.evaluation import EvalTransform, _resize_by_matrices
+from sslctl.views.evaluation import EvalTransform, resize_by_matrices
 from sslctl.views.geometric import resize
 from sslctl.views.recipe import IMAGENET_MEAN, IMAGENET_STD
 
@@ -61,7 +61,7 @@ def test_other_devices_way_is_within_one_level(patches: Images, height: int, wid
     """Products with resize matrices, here on the CPU too."""
     images = torch.from_numpy(patches).permute(0, 3, 1, 2)
     expected = torch.stack([resize(image, height, width, "bicubic") for image in patches])
-    off = (_resize_by_matrices(images, height, width) - expected.float()).abs()
+    off = (resize_by_matrices(images, height, width) - expected.float()).abs()
     assert off.max() <= 2 and (off > 1).float().mean() < 2e-5
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sslctl.views.keyed import _mix, uniforms
+from sslctl.views.keyed import mix, uniforms
 
 N = 200_000
 
@@ -13,7 +13,7 @@ N = 200_000
 def test_the_generator_is_splitmix64() -> None:
     """First outputs of the published generator from state 0."""
     golden = 0x9E3779B97F4A7C15
-    assert [_mix(k * golden % 2**64) for k in (1, 2, 3)] == [
+    assert [mix(k * golden % 2**64) for k in (1, 2, 3)] == [
         0xE220A8397B1DCDAF,
         0x6E789E6AA1B965F4,
         0x06C45D188009454F,

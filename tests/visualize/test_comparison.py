@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from sslctl.cli.main import app
 from sslctl.errors import CheckpointError
-from sslctl.visualize.comparison import plot, read_run, table
+from sslctl.visualize.comparison import plot, read_run
 
 
 def call(*words: object) -> Result:
@@ -63,23 +63,27 @@ def test_rows_and_curves_are_those_of_the_files(tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_line_a_run_and_no_empty_column(tmp_path: Path) -> None:
-    runs = [read_run(tuned(tmp_path / "scratch", [0.5], scratch=True)), read_run(tuned(tmp_path / "tuned", [0.75]))]
-    lines = table(runs).splitlines()
+    paths = [tuned(tmp_path / "scratch", [0.5], scratch=True), tuned(tmp_path / "tuned", [0.75])]
+    out = ("--out", tmp_path / "c.png")
+    lines = call(*paths, *out).stdout.splitlines()
     assert lines[0].split() == ["run", "task", "method", "arch", "data", "epoch", "loss", "top1"]
     assert lines[1].split()[:3] == ["scratch", "finetune", "scratch"] and "50.0 % (40.0 to 60.0)" in lines[1]
     assert lines[2].split()[:5] == ["tuned", "finetune", "swav", "resnet18", "flags"] and "75.0 %" in lines[2]
-    mixed = table([*runs, read_run(pretrained(tmp_path / "other" / "tuned"))])
-    assert str(tmp_path / "other" / "tuned") in mixed and "25.0 %" in mixed  # two of one name are told by their paths
+    mixed = call(*paths, pretrained(tmp_path / "other" / "tuned"), *out).stdout
+    assert str(tmp_path / "other" / "tuned") in mixed and "25.0 %" in mixed  # two of one name: by their paths
 
 
 def test_every_run_is_in_the_picture(tmp_path: Path) -> None:
     runs = [tuned(tmp_path / f"r{i}$x_", [0.1 * i, 0.2 * i]) for i in range(1, 4)]
-    told = [read_run(path) for path in runs]
-    svg = plot(told, "svg").decode()
+    runs_read = [read_run(path) for path in runs]
+    svg = plot(runs_read, "svg").decode()
     for colour in ("#1f77b4", "#ff7f0e", "#2ca02c"):
         assert svg.count(colour) >= 4  # a curve and its line in the legend, in two panels
     assert "#d62728" not in svg
-    with Image.open(io.BytesIO(plot(told, "png"))) as both, Image.open(io.BytesIO(plot(told[:1], "png"))) as one:
+    with (
+        Image.open(io.BytesIO(plot(runs_read, "png"))) as both,
+        Image.open(io.BytesIO(plot(runs_read[:1], "png"))) as one,
+    ):
         assert both.size == one.size and both.convert("RGB").tobytes() != one.convert("RGB").tobytes()
 
 

@@ -1,4 +1,4 @@
-"""Features on disk beside the run: taken once, used by every evaluation of the same encoder on the same images."""
+"""Features stored beside the run: computed once, used by every evaluation of the same encoder on the same images."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ...runs.checkpoint import digest
 from ...runtime import distributed
 from ...views.evaluation import EvalTransform
 from .extract import Features, extract, with_labels
-from .stream import How
+from .stream import PassOptions
 
 SCHEMA = 1  # raise it when the same key would give other features
 FOLDER = "features"
 LIMIT = 4 << 30
-"""Bytes of feature files beside a run; a single one may be larger."""
+"""Bytes of all feature files beside a run; a single one may be larger."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Cache:
         with replacing(self._path(key), features.x.nbytes) as partial:
             try:
                 save_file(tensors, partial, {"format": "pt", "sslctl": json.dumps(meta)})
-            except SafetensorError as e:  # its words for what the disk said
+            except SafetensorError as e:  # the disk's error in its words
                 raise MachineError(f"cannot write {self._path(key)}: {e}", "see the disk, or --no-cache") from e
         self._make_room(self._path(key))
 
@@ -97,15 +97,15 @@ def cache_beside(checkpoint: Path) -> Cache:
     return Cache((checkpoint.parent.parent if inside else checkpoint.parent) / FOLDER)
 
 
-class Taken(NamedTuple):
-    """Features, whether they lay in the cache, and why they could not be kept there."""
+class Cached(NamedTuple):
+    """Features, whether they come from the cache, and why they could not be stored there."""
 
     features: Features
-    before: bool
-    unkept: str = ""
+    from_cache: bool
+    not_stored: str = ""
 
 
-def take_features(
+def cached_features(
     cache: Cache | None,
     identity: Any,
     net: nn.Module,
@@ -115,28 +115,27 @@ def take_features(
     kind: str = "pooled",
     starting: Callable[[], None] = lambda: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    **how: Unpack[How],
-) -> Taken:
-    """The features of ``source`` from ``net``, which is ``identity`` (JSON): those in the cache, or else by a pass.
+    **options: Unpack[PassOptions],
+) -> Cached:
+    """Return the features of ``source`` from ``net``, which is ``identity`` (JSON): those stored, or those of a pass.
 
-    A pass leaves them in the cache, where there is one; ``starting`` is called before it. On several processes the
-    cache serves where all of them see the file, and the first one alone writes.
+    A pass stores them in the cache, where there is one; ``starting`` is called before it. On several processes the
+    cache is used where all of them see the file, and only the first one writes.
     """
-    device, dtype = how.get("device") or torch.device("cpu"), how.get("dtype", torch.float32)
+    device, dtype = options.get("device") or torch.device("cpu"), options.get("dtype", torch.float32)
     key = "" if cache is None else cache_key(identity, source, transform, device, dtype, kind)
-    found = None if cache is None else cache.load(key, source)
-    there = all(distributed.collect(found is not None))
-    if there and found is not None:
-        return Taken(found, True)
+    stored = None if cache is None else cache.load(key, source)
+    if all(distributed.collect(stored is not None)) and stored is not None:
+        return Cached(stored, True)
     starting()
-    found = extract(net, source, transform, progress=progress, **how)
-    unkept = ""
+    features = extract(net, source, transform, progress=progress, **options)
+    not_stored = ""
     if cache is not None and distributed.rank() == 0:
         try:
-            cache.save(key, found)
+            cache.save(key, features)
         except MachineError as e:
-            unkept = e.message
-    return Taken(found, False, unkept)
+            not_stored = e.message
+    return Cached(features, False, not_stored)
 
 
 def cache_key(
@@ -150,7 +149,7 @@ def cache_key(
     """sha256 over all that features depend on: ``encoder`` (JSON), images, transform, arithmetic and ``kind``.
 
     Beside the fingerprint of the set (names and sizes of files) the times of files count, so that a picture that was
-    edited in place is seen anew.
+    edited in place is read again.
     """
     what = {
         "schema": SCHEMA,

@@ -14,7 +14,7 @@ from ...data.source import NO_LABELS, Source
 from ...data.unreadable import nothing_readable
 from ...errors import DataError
 from ...views.evaluation import EvalTransform
-from .stream import How, Unreadable, stream
+from .stream import PassOptions, Unreadable, stream
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def extract(
     transform: EvalTransform,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    **how: Unpack[How],
+    **options: Unpack[PassOptions],
 ) -> Features:
     """Features of all readable images of ``source`` from ``encoder``: (B, 3, S, S) -> (B, d), held in memory.
 
@@ -52,16 +52,16 @@ def extract(
     """
     index: list[int] = []
     skipped: Unreadable = []
-    found: list[Tensor] = []
-    for chunk in stream(encoder, source, transform, **how):
+    parts: list[Tensor] = []
+    for chunk in stream(encoder, source, transform, **options):
         if chunk.positions:
-            found.append(chunk.x)
+            parts.append(chunk.x)
         index += chunk.positions
         skipped += chunk.bad
         progress(chunk.done, len(source))
     if not index:
         raise nothing_readable(source, dict(skipped))
-    return with_labels(source, torch.cat(found), torch.tensor(index), skipped)
+    return with_labels(source, torch.cat(parts), torch.tensor(index), skipped)
 
 
 def check_pair(train: Features, test: Features) -> None:

@@ -35,10 +35,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Form:
-    """A format: ``seal`` makes the file of the rows in a spool; ``beside`` where a .jsonl has names and labels."""
+    """A format: ``seal`` makes the file of the rows in a spool; ``names_apart``: a .jsonl has names and labels."""
 
     seal: Callable[[Spool, Rows], None]
-    beside: bool = False
+    names_apart: bool = False
     needs: str = ""  # a module beside our own dependencies, and the extra that brings it
     extra: str = ""
 
@@ -114,15 +114,15 @@ def seal_parquet(spool: Spool, rows: Rows) -> None:
 
 
 def write_names(spool: Spool, rows: Rows) -> None:
-    """The .jsonl beside: ``name`` and ``label`` (null where there is none), one line a row."""
-    beside = spool.out.with_suffix(".jsonl")
-    with replacing(beside, 100 * spool.rows) as partial, partial.open("w", encoding="utf-8") as file:
+    """Write the .jsonl next to the file: ``name`` and ``label`` (null where there is none), one line a row."""
+    path = spool.out.with_suffix(".jsonl")
+    with replacing(path, 100 * spool.rows) as partial, partial.open("w", encoding="utf-8") as file:
         for i in rows.positions():
             file.write(json.dumps({"name": rows.source.item_name(i), "label": rows.label(i)}) + "\n")
 
 
 FORMATS = {
-    "npy": Form(seal_npy, beside=True),
-    "safetensors": Form(seal_safetensors, beside=True),
+    "npy": Form(seal_npy, names_apart=True),
+    "safetensors": Form(seal_safetensors, names_apart=True),
     "parquet": Form(seal_parquet, needs="pyarrow", extra="parquet"),
 }

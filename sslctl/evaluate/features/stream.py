@@ -31,8 +31,8 @@ class Chunk(NamedTuple):
     bad: Unreadable
 
 
-class How(TypedDict, total=False):
-    """How a pass is made, by the names and with the defaults of ``stream``, for what hands it on."""
+class PassOptions(TypedDict, total=False):
+    """The options of ``stream``, for functions that pass them on."""
 
     batch_size: int
     workers: int
@@ -66,8 +66,8 @@ def stream(
 
     Runs in eval mode without gradients, under autocast where ``dtype`` is not float32, and leaves the encoder as it
     was: its mode is put back, and RuntimeError is raised should any weight or statistic have been written to. On
-    several processes each takes every so-manieth batch, and all of them are handed all chunks. A batch is what it would
-    be on one process, and also after a ``start`` that is a multiple of ``batch_size``: so are its features, to the bit.
+    W processes each takes every W-th batch, and all of them get all chunks. A batch is what it would be on one
+    process, and also after a ``start`` that is a multiple of ``batch_size``: so are its features, to the bit.
     No more than a few batches are in memory. Raises CheckpointError where a feature is not finite.
     """
     device = device or torch.device("cpu")
@@ -177,4 +177,4 @@ def frozen(net: nn.Module) -> Iterator[None]:
         for module, training in modes:
             module.training = training
     if [t._version for t in tensors] != versions:
-        raise RuntimeError("the frozen encoder was written to while features were taken")
+        raise RuntimeError("the frozen encoder was written to while features were computed")

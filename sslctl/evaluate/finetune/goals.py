@@ -30,8 +30,8 @@ class Classes:
     def loss(self, out: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(out, target)
 
-    def score(self, found: Features, n_train: int, protocol: Mapping[str, Any]) -> Score:
-        return score(judge(found.x, found.labels), n_train, self.outputs, protocol)
+    def score(self, outputs: Features, n_train: int, protocol: Mapping[str, Any]) -> Score:
+        return score(judge(outputs.x, outputs.labels), n_train, self.outputs, protocol)
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Columns:
             return F.binary_cross_entropy_with_logits(out, target)
         return F.mse_loss(out.float(), target)
 
-    def score(self, found: Features, n_train: int, protocol: Mapping[str, Any]) -> TargetScore:
-        told, right = found.x * self.scale + self.mean, self.table.values[found.labels]
-        return score_targets(told, right, self.table, n_train, dict(protocol) | {"targets": self.table.kind})
+    def score(self, outputs: Features, n_train: int, protocol: Mapping[str, Any]) -> TargetScore:
+        predicted, actual = outputs.x * self.scale + self.mean, self.table.values[outputs.labels]
+        return score_targets(predicted, actual, self.table, n_train, dict(protocol) | {"targets": self.table.kind})
 
 
 Goal = Classes | Columns

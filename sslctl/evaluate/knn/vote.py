@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...errors import SpecError
 from ..features.extract import Features, check_pair
-from ..score import Score, Verdict, join, judge, score
+from ..score import Predictions, Score, join, judge, score
 from .retrieval import RECALL, Retrieval
 from .search import BUDGET, neighbours
 
@@ -40,7 +40,7 @@ def knn(
         )
     held = {k: min(k, candidates) for k in ks}
     most = max(held.values())
-    found: dict[tuple[int, float], list[Verdict]] = {(k, t): [] for k in ks for t in temperatures}
+    found: dict[tuple[int, float], list[Predictions]] = {(k, t): [] for k in ks for t in temperatures}
     ranking = Retrieval(train.labels, test.labels, alone) if retrieval else None
     deep = min(max(most, *RECALL), candidates) if ranking else most
     look = ranking.look if ranking else None

@@ -1,4 +1,4 @@
-"""How good features are, told without labels: effective ranks, decay of the spectrum, alignment and uniformity."""
+"""How good features are, without labels: effective ranks, decay of the spectrum, alignment and uniformity."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ...runs.checkpoint import find, read_meta
-from ...runs.directory import Run
 from ...runs.meta import Meta
+from ...runs.metrics import read_metrics
 from .correlation import kendall, spearman
 from .measures import alignment, alpha_req, lidar, nesum, rankme, spectrum, uniformity
 
-FEWEST = 3  # encoders from which on agreement is told
+FEWEST = 3  # encoders that agreement needs
 
 
 class Measure(NamedTuple):
@@ -41,7 +41,7 @@ MEASURES = {
 
 @dataclass
 class Ranked:
-    """An encoder with its measures, NaN where one cannot be told, and scores with labels in [0, 1]."""
+    """An encoder with its measures, NaN where one is undefined, and scores with labels in [0, 1]."""
 
     name: str
     checkpoint: Path
@@ -61,7 +61,7 @@ def find_checkpoints(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """The checkpoints that ``paths`` mean, and a line for every one that has none.
 
     A run directory means its newest; a folder of checkpoints every one in it, by step, the same weights once; what is
-    no path of ours is left as it is. Raises CheckpointError where none is left.
+    not a path of ours is left as it is. Raises CheckpointError where none is left.
     """
     found: list[Path] = []
     skipped: list[str] = []
@@ -102,10 +102,10 @@ def measure(x: Tensor, views: Tensor | None) -> dict[str, float]:
 
 
 def probe_scores(checkpoint: Path, meta: Meta) -> dict[str, float]:
-    """What the online probe said of these weights: in the checkpoint itself, or in the metric line of its step."""
+    """The online probe's scores of these weights: in the checkpoint itself, or in the metric line of its step."""
     lines: list[dict[str, Any]] = [dict(meta.probe or {})]
     if checkpoint.parent.name == "checkpoints":
-        lines += [line for line in Run(checkpoint.parent.parent).lines() if line.get("step") == meta.step]
+        lines += [line for line in read_metrics(checkpoint.parent.parent) if line["step"] == meta.step]
     found: dict[str, float] = {}
     for line in lines:
         found |= {key: float(line[key]) for key in ("probe_knn", "probe_linear") if key in line}

@@ -57,7 +57,7 @@ def linear(train: Features, test: Features, l2s: Sequence[float] = L2, seed: int
     model, done = fit(train.x, train.labels, classes, l2, start)
     if not done:
         notes.append(f"L-BFGS used all its {ITERATIONS} iterations")
-    verdict = join([judge(model(part), own) for part, own in _parts(test.x, test.labels, classes)])
+    predictions = join([judge(model(part), own) for part, own in _parts(test.x, test.labels, classes)])
     protocol = {
         "name": "linear",
         "solver": "lbfgs",
@@ -67,7 +67,7 @@ def linear(train: Features, test: Features, l2s: Sequence[float] = L2, seed: int
         "held_out_top1": tried,
         "seed": seed,
     }
-    return score(verdict, len(train.x), classes, protocol, notes=tuple(notes))
+    return score(predictions, len(train.x), classes, protocol, notes=tuple(notes))
 
 
 def choose_l2(

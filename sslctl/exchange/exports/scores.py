@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import SpecError
 from ...runs.encoder import LoadedEncoder
+from ...runs.metrics import is_number, read_metrics
 
 PROBES = {
     "probe_knn": "online probe: 20 nearest neighbours, temperature 0.07",
@@ -33,42 +34,33 @@ class Row:
 
 
 def of_run(encoder: LoadedEncoder) -> list[Row]:
-    """The newest probe scores in the run's metrics up to the checkpoint's step; none where its files tell none."""
+    """The newest probe scores in the run's metrics up to the checkpoint's step; empty where there are none."""
     if encoder.path.parent.name != "checkpoints":
         return []
     found: dict[str, float] = {}
-    try:
-        lines = (encoder.path.parent.parent / "metrics.jsonl").read_text("utf-8").splitlines()
-    except OSError:
-        return []
-    for text in lines:
-        try:
-            line = json.loads(text)
-            if line["step"] <= encoder.meta.step:
-                found |= {key: float(line[key]) for key in PROBES if key in line}
-        except (ValueError, KeyError, TypeError):
-            continue
+    for line in read_metrics(encoder.path.parent.parent, encoder.meta.step):
+        found |= {key: float(line[key]) for key in PROBES if is_number(line.get(key))}
     data = PurePath(encoder.spec.run.probe_data or encoder.spec.data.path).name
     return [Row(PROBES[key], data, value) for key, value in found.items()]
 
 
 def of_files(encoder: LoadedEncoder, paths: Sequence[Path]) -> list[Row]:
-    """The results in files of JSON. SpecError for what is no score, and for a score of another checkpoint."""
+    """The results in files of JSON. SpecError for what is not a score, and for a score of another checkpoint."""
     return [_row(encoder, path) for path in paths]
 
 
 def _row(encoder: LoadedEncoder, path: Path) -> Row:
     try:
-        held: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        of, (low, high) = held["checkpoint"], held["interval"]
-        told = {key: value for key, value in held["protocol"].items() if isinstance(value, str | int | float)}
-        words = ", ".join(f"{key} {value}" for key, value in told.items() if key not in ("name", "arch"))
-        counts = f"{int(held['n_train'])} training and {int(held['n_test'])} test images"
-        protocol = f"{held['task']}: {words}, {counts} of {int(held['classes'])} classes"
-        data = PurePath(held["data"]["test"]["name"]).name
-        row = Row(protocol, data, float(held["top1"]), (float(low), float(high)))
+        result: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        of, (low, high) = result["checkpoint"], result["interval"]
+        settings = {key: value for key, value in result["protocol"].items() if isinstance(value, str | int | float)}
+        words = ", ".join(f"{key} {value}" for key, value in settings.items() if key not in ("name", "arch"))
+        counts = f"{int(result['n_train'])} training and {int(result['n_test'])} test images"
+        protocol = f"{result['task']}: {words}, {counts} of {int(result['classes'])} classes"
+        data = PurePath(result["data"]["test"]["name"]).name
+        row = Row(protocol, data, float(result["top1"]), (float(low), float(high)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise SpecError(f"--scores {path}: no score of sslctl ({type(e).__name__}: {e})", HINT) from e
+        raise SpecError(f"--scores {path}: not a score of sslctl ({type(e).__name__}: {e})", HINT) from e
     same = (encoder.spec.method.name, encoder.meta.step)
     if (of.get("method"), of.get("step")) != same:
         raise SpecError(

@@ -39,7 +39,7 @@ _TAIL = "\nwith torch.no_grad():\n    save_file({'y': f(x).contiguous()}, sys.ar
 
 
 def write_import(encoder: LoadedEncoder, taken: Taken, out: Path, force: bool = False) -> dict[str, Any]:
-    """Write ``out`` and, beside it, ``<stem>.parity.json``, whose content is returned.
+    """Write ``out`` and, beside it, the report ``<stem>.parity.json``; return the report.
 
     The checkpoint is read back from disk and compared, on real images, with the library of the weights; it gets its
     name only then. Raises SpecError where ``out`` is taken, CheckpointError where the features differ.

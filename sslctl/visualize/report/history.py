@@ -1,16 +1,15 @@
-"""What a run's directory tells: its spec, its metric lines as curves, its sessions, how it ended."""
+"""A run by the files of its directory: its spec, its metric lines as curves, its sessions, how it ended."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import CheckpointError, SslctlError
+from ...runs.metrics import FILE, is_number, read_metrics, read_objects
 from ...spec.parsing import check_spec, read_spec_file
 from ...spec.schema import Spec
 
@@ -31,12 +30,12 @@ Curve = list[Point]
 
 @dataclass(frozen=True)
 class History:
-    """A run as its files tell it; ``spec`` is None where there is none that can be read, and ``told`` is its YAML."""
+    """A run by its files; ``spec`` is None where it cannot be read, ``spec_yaml`` is what its file holds."""
 
     path: Path
     lines: list[Data]
     spec: Spec | None
-    told: Data
+    spec_yaml: Data
     sessions: list[Data]  # what sessions.jsonl holds: starts, and ends with their state
     unreadable: int  # images
 
@@ -72,44 +71,22 @@ class History:
 def read_history(path: Path) -> History:
     """The run in the directory ``path``. Raises CheckpointError where it holds no metrics."""
     lines = metric_lines(path)
-    told, spec = {}, None
+    spec_yaml, spec = {}, None
     with contextlib.suppress(SslctlError):
-        told = read_spec_file(path / "spec.yaml")
-        spec = check_spec(told)
-    sessions = json_lines(path / "sessions.jsonl")
-    return History(path, lines, spec, told, sessions, len(json_lines(path / "bad_images.jsonl")))
+        spec_yaml = read_spec_file(path / "spec.yaml")
+        spec = check_spec(spec_yaml)
+    sessions = read_objects(path / "sessions.jsonl")
+    return History(path, lines, spec, spec_yaml, sessions, len(read_objects(path / "bad_images.jsonl")))
 
 
 def metric_lines(path: Path) -> list[Data]:
-    """The metric lines in the run directory ``path``, without those that are none, such as one that was cut off.
-
-    Raises CheckpointError where there is none at all.
-    """
-    file = path / "metrics.jsonl"
-    if not file.is_file():
-        raise CheckpointError(f"{path}: no metrics.jsonl that can be read", HINT)
-    lines = [line for line in json_lines(file) if is_number(line.get("epoch")) and is_number(line.get("step"))]
+    """Return the metric lines in the run directory ``path``. Raises CheckpointError where there is none at all."""
+    if not (path / FILE).is_file():
+        raise CheckpointError(f"{path}: no {FILE} that can be read", HINT)
+    lines = [line for line in read_metrics(path) if is_number(line.get("epoch"))]
     if not lines:
-        raise CheckpointError(f"{path}: its metrics.jsonl holds no line yet", HINT)
+        raise CheckpointError(f"{path}: its {FILE} holds no line yet", HINT)
     return lines
-
-
-def json_lines(path: Path) -> list[Data]:
-    """The objects in a file of one a line, without lines that are none; empty where there is no such file."""
-    found = []
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in path.read_text("utf-8").splitlines():
-            with contextlib.suppress(ValueError, RecursionError):
-                found.append(json.loads(line))
-    return [item for item in found if isinstance(item, dict)]
-
-
-def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number that a float can hold."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False
 
 
 def thinned(curve: Curve, most: int = MOST) -> Curve:

@@ -92,7 +92,8 @@ def render(views: Sequence[RunView]) -> str:
         panels=_panels(views),
         different=_different([view.history for view in views]),
         spec=[
-            yaml.safe_dump(v.history.told, sort_keys=False, allow_unicode=True) if v.history.told else "" for v in views
+            yaml.safe_dump(v.history.spec_yaml, sort_keys=False, allow_unicode=True) if v.history.spec_yaml else ""
+            for v in views
         ],
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -213,14 +214,14 @@ def _names(histories: Sequence[History]) -> list[str]:
 
 def _different(histories: Sequence[History]) -> list[tuple[str, list[str]]]:
     """Keys of the specs that are not the same in all runs, with the value in each."""
-    if len(histories) < 2 or not all(history.told for history in histories):
+    if len(histories) < 2 or not all(history.spec_yaml for history in histories):
         return []
     keys = dict.fromkeys(
         key
         for other in histories[1:]
-        for key, _, _ in differences(histories[0].told, other.told, other.told | histories[0].told)
+        for key, _, _ in differences(histories[0].spec_yaml, other.spec_yaml, other.spec_yaml | histories[0].spec_yaml)
     )
-    return [(key, [_value(history.told, key) for history in histories]) for key in keys]
+    return [(key, [_value(history.spec_yaml, key) for history in histories]) for key in keys]
 
 
 def _value(told: Data, dotted: str) -> str:

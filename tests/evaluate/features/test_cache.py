@@ -15,7 +15,7 @@ from sslctl.data.in_memory import in_memory
 from sslctl.data.source import ArraySource, FileSource
 from sslctl.errors import MachineError
 from sslctl.evaluate.baselines import Pixels
-from sslctl.evaluate.features.cache import Cache, Taken, cache_beside, cache_key, take_features
+from sslctl.evaluate.features.cache import Cache, Cached, cache_beside, cache_key, cached_features
 from sslctl.evaluate.features.extract import Features, extract
 from sslctl.views.evaluation import EvalTransform
 
@@ -152,12 +152,14 @@ def test_features_are_taken_once(folder: FileSource, tmp_path: Path) -> None:
     passes: list[int] = []
     cache = Cache(tmp_path / "features")
 
-    def take(where: Cache | None = cache, **how: Any) -> Taken:
-        return take_features(where, "e", Pixels(), folder, transform, starting=lambda: passes.append(1), **how)
+    def take(where: Cache | None = cache, **how: Any) -> Cached:
+        return cached_features(where, "e", Pixels(), folder, transform, starting=lambda: passes.append(1), **how)
 
     first, second = take(), take(batch_size=2)
-    assert (first.before, second.before, len(passes)) == (False, True, 1) and same(first.features, second.features)
-    assert not take(dtype=torch.bfloat16).before and not take(kind="mean").before and not take(None).before
+    assert (first.from_cache, second.from_cache, len(passes)) == (False, True, 1) and same(
+        first.features, second.features
+    )
+    assert not any(one.from_cache for one in (take(dtype=torch.bfloat16), take(kind="mean"), take(None)))
     (tmp_path / "file").write_bytes(b"")
-    unkept = take(Cache(tmp_path / "file"))
-    assert same(unkept.features, first.features) and "cannot write" in unkept.unkept
+    failed = take(Cache(tmp_path / "file"))
+    assert same(failed.features, first.features) and "cannot write" in failed.not_stored

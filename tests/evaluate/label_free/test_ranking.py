@@ -13,7 +13,6 @@ import torch
 from typer.testing import CliRunner
 
 from sslctl.cli.main import app
-from sslctl.cli.rank import BY
 from sslctl.data import open_source
 from sslctl.data.in_memory import in_memory
 from sslctl.engine.loop import train
@@ -25,6 +24,7 @@ from sslctl.evaluate.label_free.view_features import extract_views, view_plan
 from sslctl.runs import checkpoint
 from sslctl.runs.directory import Run
 from sslctl.runs.encoder import load_encoder
+from sslctl.tasks.rank import MEASURES as BY
 from sslctl.views.augment import Augment
 
 from ...training import StopAfter, picture_folder, silent, small_spec, training
@@ -131,8 +131,8 @@ def test_on_other_images_with_labels_of_their_own(run: Path, pictures: Path, tmp
     assert all(0 <= r["scores"]["knn"] <= 1 and "lidar" not in r["measures"] for r in found["encoders"])
     assert found["agreement"] == {} and "bound the ranks" in found["notes"][0]
     text = CliRunner().invoke(app, ["rank", str(run), "--views", "0", "--workers", "0"])
-    assert text.exit_code == 0 and "in the order of RankMe" in text.stdout and "no agreement is told" in text.stdout
-    assert "taken before" not in text.stdout
+    assert text.exit_code == 0 and "in the order of RankMe" in text.stdout and "agreement is unknown" in text.stdout
+    assert "computed before" not in text.stdout
 
 
 def test_words_that_cannot_be_meant(run: Path, tmp_path: Path) -> None:

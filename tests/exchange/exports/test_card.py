@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import yaml
 
 from sslctl.exchange.exports.card import card
 from sslctl.exchange.exports.formats import Order, Written
-from sslctl.exchange.exports.scores import Row, of_run
+from sslctl.exchange.exports.scores import Row
 from sslctl.runs.meta import DataFacts, Imported
 from tests.exchange.exports.encoders import code_in, encoder
 
@@ -45,17 +44,6 @@ def test_a_card_of_imported_weights_claims_no_run() -> None:
     assert "| imported from | layout moco v2, file a\\|b c.pth |" in text
     assert "777" not in text and "Recipe" not in text and "None" not in text
     assert "| licence | unknown (to be chosen by whoever publishes it) |" in text
-
-
-def test_scores_are_the_newest_up_to_the_checkpoint(tmp_path: Path) -> None:
-    ours = replace(encoder("resnet", 32), path=tmp_path / "checkpoints" / "last.safetensors")
-    assert of_run(ours) == []
-    lines = [{"step": 5, "probe_knn": 0.1, "probe_linear": 0.2}, {"step": 700, "probe_knn": 0.3}]
-    lines += [{"step": 778, "probe_knn": 1}]  # of later weights
-    torn = '{"step": 701, "probe_'
-    (tmp_path / "metrics.jsonl").write_text("\n".join([*map(json.dumps, lines), torn]))
-    assert [(row.data, row.top1) for row in of_run(ours)] == [("photos", 0.3), ("photos", 0.2)]
-    assert of_run(encoder("resnet", 32)) == []  # a file of its own, beside whatever
 
 
 def test_scores_stand_in_the_table_and_in_the_front_matter() -> None:

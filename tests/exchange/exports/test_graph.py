@@ -1,14 +1,71 @@
-"""Outputs of an encoder by name: each what another way of computing it gives; names that a net lacks are refused."""
+"""A traced graph gives the outputs of the encoder, at every batch size and, where the net allows, image size."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from torch import Tensor
 
 from sslctl.backbones import Backbone, build_backbone
 from sslctl.errors import SpecError
-from sslctl.exchange.exports.graph import OUTPUTS, check_outputs, outputs
+from sslctl.exchange.exports.formats import Order
+from sslctl.exchange.exports.graph import OUTPUTS, check_outputs, outputs, says, sides, trace
 from sslctl.spec.schema import BackboneSpec
+
+from .encoders import encoder
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "sizes"), [("resnet", 64, [(64, 64), (88, 80)]), ("vit", 32, [(32, 32)]), ("same", 64, [(64, 64)])]
+)
+@pytest.mark.parametrize("raw", [False, True])
+def test_the_graph_gives_what_the_encoder_gives(kind: str, size: int, sizes: list[tuple[int, int]], raw: bool) -> None:
+    ours = encoder(kind, size)
+    program, names, taken = trace(Order(ours, Path("x"), "x", "all", raw))
+    assert taken == sizes and names == (("pooled", "cls", "patches") if kind == "vit" else ("pooled", "patches"))
+    run = program.module()
+    for batch, (h, w) in ((1, sizes[0]), (3, sizes[-1])):
+        pixels = torch.randint(0, 256, (batch, h, w, 3), dtype=torch.uint8)
+        mean, std = (torch.tensor(getattr(ours.meta.image, key))[:, None, None] for key in ("mean", "std"))
+        x = (pixels.permute(0, 3, 1, 2) / 255 - mean) / std
+        with torch.no_grad():
+            expected, found = outputs(ours.backbone, x, names), run(pixels if raw else x)
+        for name in names:
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_one_output_comes_by_itself() -> None:
+    ours = encoder("vit", 32)
+    program, names, _ = trace(Order(ours, Path("x"), "x", "cls"))
+    x = torch.randn(2, 3, 32, 32)
+    found = program.module()(x)
+    assert names == ("cls",) and isinstance(found, Tensor)
+    with torch.no_grad():
+        torch.testing.assert_close(found, outputs(ours.backbone, x, ("cls",))["cls"], rtol=1e-5, atol=1e-5)
+
+
+def test_the_encoder_itself_stays_as_it_is() -> None:
+    ours = encoder("resnet", 64)
+    ours.backbone.requires_grad_(True)
+    trace(Order(ours, Path("x"), "x"))
+    assert all(p.requires_grad for p in ours.backbone.parameters())
+
+
+def test_an_output_that_the_net_lacks_is_refused() -> None:
+    with pytest.raises(SpecError, match="no class token"):
+        trace(Order(encoder("resnet", 64), Path("x"), "x", "cls"))
+
+
+def test_what_goes_in_and_comes_out_is_written_for_people() -> None:
+    order = Order(encoder("vit", 32), Path("x"), "x", "all", preprocess=True)
+    takes, gives = says(order, ("pooled", "cls", "patches"), [(32, 32)])
+    assert takes == "uint8 (B, 32, 32, 3), RGB"
+    assert gives == ["pooled (B, 16)", "cls (B, D)", "patches (B, D, 4, 4)"]
+    plain = Order(encoder("resnet", 64), Path("x"), "x")
+    assert says(plain, ("pooled",), [(64, 64), (88, 80)])[0] == "float32 (B, 3, H, W), normalised"
+    assert (sides(order), sides(plain)) == ((1, 2), (2, 3))
 
 
 def build(arch: str, size: int, **args: object) -> Backbone:

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sslctl.errors import CheckpointError, MachineError, SpecError
+from sslctl.errors import CheckpointError, SpecError
 from sslctl.exchange.exports import onnx_graph as export_onnx
 from sslctl.exchange.exports import parity
 from sslctl.exchange.exports import write as module
@@ -201,24 +201,6 @@ def test_code_that_fails_or_prepares_other_images_is_an_error_and_leaves_nothing
         with pytest.raises(CheckpointError, match=message):
             export(encoder("resnet10", 64), tmp_path / "out", FORMATS["torchvision"])
         assert list(tmp_path.iterdir()) == []
-
-
-def test_the_page_on_exports_has_every_format() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "export.md").read_text("utf-8")
-    for name, form in FORMATS.items():
-        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
-        assert all(f"`{suffix}`" in row for suffix in form.suffixes)
-        assert row.endswith(f"| `sslctl[{form.extra}]` |" if form.extra else "| – |")
-
-
-def test_a_missing_library_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "sslctl.exchange.exports.formats.find_spec", lambda name: None if name == "onnxruntime" else object()
-    )
-    with pytest.raises(MachineError, match="export to onnxruntime needs onnxruntime") as e:
-        export(encoder("resnet", 32), tmp_path / "x.onnx", FORMATS["onnx"])
-    assert e.value.exit_code == 5 and e.value.hint == "pip install 'sslctl[onnx]'"
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_format_cannot_hold_is_refused_with_what_can(tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ from torchvision.models.resnet import BasicBlock
 from sslctl.errors import CheckpointError, SpecError
 from sslctl.exchange.imports import formulas as formulas
 from sslctl.exchange.imports.container import read_foreign
-from sslctl.exchange.imports.layouts import LAYOUTS
 from sslctl.exchange.imports.recognise import Wishes, import_file
 from sslctl.exchange.open_encoder import open_encoder
 
 from .files import saved
 
 State = dict[str, Tensor]
+
+
 LIGHTNING = {"pytorch-lightning_version": "2.5", "epoch": 1, "global_step": 7}
 
 
@@ -48,7 +49,11 @@ def under(prefix: str, state: State, shift: float = 0.0) -> State:
 
 
 HEAD = {"weight": torch.ones(10, 512), "bias": torch.ones(10)}
+
+
 B = "backbone."
+
+
 RESNET_FILES = {
     "vissl": lambda s: {"classy_state_dict": {"base_model": {"model": {
         "trunk": under("_feature_blocks.", s), "heads": under("0.clf.0.", HEAD)}}}, "phase_idx": 3, "loss": {}},
@@ -224,21 +229,3 @@ def test_a_net_whose_kind_no_shape_shows_is_read_by_its_name(tmp_path: Path) -> 
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(encoder.backbone(x).pooled, theirs(x), rtol=1e-5, atol=1e-5)
-
-
-def test_layouts_have_names_of_their_own_and_those_with_teachers_say_which_they_take() -> None:
-    names = [layout.name for layout in LAYOUTS]
-    assert len(set(names)) == len(names)
-    for layout in LAYOUTS:
-        assert layout.momentum if layout.takes == "momentum" else layout.online
-
-
-def test_the_page_lists_every_layout_in_the_order_in_which_they_are_tried() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "checkpoints.md").read_text("utf-8")
-    first, second = page.split("| `--layout` |")[1:]
-    listed = [name for line in first.splitlines()[2:] if line.startswith("| ")
-              for name in line.split("|")[1].strip().split(", ")]  # fmt: skip
-    assert listed == [layout.name for layout in LAYOUTS if not layout.asked]
-    asked = {name for line in second.splitlines()[2:] if line.startswith("| ")
-             for name in line.split("|")[1].strip().split(", ")}  # fmt: skip
-    assert asked == {layout.name for layout in LAYOUTS if layout.asked}
