@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from sslctl.backbones.positions import sincos_positions
 from sslctl.backbones.vit_init import begin_as_mae, begin_as_moco_v3
 
 from .nets import vit
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-
-
-def test_the_positions_of_mae_have_the_halves_of_moco_v3_swapped() -> None:
-    table, mae = load_file(GOLDEN / "posembed_sincos.safetensors"), load_file(GOLDEN / "mae.safetensors")
-    ours = sincos_positions((4, 4), 16, columns_first=True)
-    torch.testing.assert_close(ours[0], table["mae"].float(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(ours, mae["state/pos_embed"].float(), rtol=0, atol=1e-6)
-    decoder = sincos_positions((4, 4), 12, columns_first=True)
-    torch.testing.assert_close(decoder[0], mae["pos_embed_12_4"].float(), rtol=0, atol=1e-6)
-    wide = sincos_positions((2, 3), 8, columns_first=True)[0, 1:].view(2, 3, 8)
-    assert (wide[0] == wide[1])[..., :4].all() and (wide[:, 0] == wide[:, 1])[..., 4:].all(), "columns, then rows"
 
 
 def test_a_vit_begins_as_maes() -> None:

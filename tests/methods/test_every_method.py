@@ -201,7 +201,9 @@ def test_an_unknown_method_is_refused_with_the_nearest() -> None:
 
 
 @every_method
-def test_a_vit_with_rotary_positions_trains_on_crops_of_several_sizes(name: str, random_views: Callable[..., Views]) -> None:
+def test_a_vit_with_rotary_positions_trains_on_crops_of_several_sizes(
+    name: str, random_views: Callable[..., Views]
+) -> None:
     args = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
     net = build_backbone(BackboneSpec(arch="vit_small_patch16_dinov3", args=args), 24)
     method = build(name, lambda: net)
