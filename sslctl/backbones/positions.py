@@ -18,11 +18,12 @@ def sincos_positions(grid: tuple[int, int], dim: int, columns_first: bool = Fals
     """
     if dim % 4:
         raise SpecError(f"backbone: sine and cosine positions need a width that is a multiple of 4, not {dim}")
-    omega = 10000.0 ** -(torch.arange(dim // 4) / (dim // 4))
+    dtype = torch.float64 if columns_first else torch.float32  # what each code computes in; MAE's then rounds
+    omega = 10000.0 ** -(torch.arange(dim // 4, dtype=dtype) / (dim // 4))
     axes = torch.meshgrid(*map(torch.arange, grid), indexing="ij")  # row and column of each place
     angles = [axis.flatten()[:, None] * omega for axis in (reversed(axes) if columns_first else axes)]
     table = torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], 1)
-    return torch.cat([torch.zeros(1, dim), table])[None]
+    return torch.cat([torch.zeros(1, dim), table.float()])[None]
 
 
 def dino_positions(table: Tensor, native: tuple[int, int], grid: torch.Size | tuple[int, int]) -> Tensor:

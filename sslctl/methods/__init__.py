@@ -44,6 +44,7 @@ METHODS = {
     ),
     "vicreg": Entry("vicreg:VICReg", "VICReg", "Bardes et al. 2021, arXiv 2105.04906", "without negatives"),
     "dino": Entry("dino:DINO", "DINO", "Caron et al. 2021, arXiv 2104.14294", "self-distillation"),
+    "mae": Entry("mae:MAE", "MAE", "He et al. 2021, arXiv 2111.06377", "masked"),
     "rotnet": Entry("rotnet:RotNet", "RotNet", "Gidaris et al. 2018, arXiv 1803.07728", "pretext"),
     "jigsaw": Entry("jigsaw:Jigsaw", "Jigsaw", "Noroozi and Favaro 2016, arXiv 1603.09246", "pretext"),
     "cpc": Entry("cpc:CPC", "CPC", "Oord et al. 2018, arXiv 1807.03748", "pretext"),
