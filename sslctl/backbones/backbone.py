@@ -54,7 +54,8 @@ class Backbone(nn.Module):
 
     A ViT's pooled feature is its [CLS] token after the final norm (the mean of its patches where it has none), any
     other net's its pooled map. ``net`` is the plain timm model, so state names are ``net.<timm name>``; it is private
-    to this package. ``patch`` is 0 and ``image_size`` only informative for a net that is not a ViT.
+    to this package. ``patch`` is 0 for a net that does not cut its images into patches, and ``image_size``
+    only informative for one that is not a ViT.
     """
 
     net: Any  # the timm model, an nn.Module
@@ -68,9 +69,8 @@ class Backbone(nn.Module):
         self.stem = stem
         self.position = position
         self.image_size = image_size
-        self.patch: int = self.net.patch_embed.patch_size[0] if self.is_vit else 0
         self.layout = self._layout_of_vit() if self.is_vit else find_layout(net, image_size)
-        self.dim = self.layout.dim
+        self.dim, self.patch = self.layout.dim, self.layout.patch
         self.register_parameter("mask_token", None)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, keep: Tensor | None = None, blocks: int = 0) -> Features:
@@ -82,6 +82,7 @@ class Backbone(nn.Module):
         Raises SpecError for sizes that are not multiples of the patch size, and where a net that is not a ViT is asked
         for what only a ViT can do.
         """
+        self.check_size(*x.shape[-2:])
         if self.is_vit:
             return self._vit(x, mask, keep, blocks)
         if mask is not None or keep is not None or blocks:
@@ -93,7 +94,6 @@ class Backbone(nn.Module):
 
     def _vit(self, x: Tensor, mask: Tensor | None, keep: Tensor | None, blocks: int) -> Features:
         net = self.net
-        self.check_size(*x.shape[-2:])
         self._choose_attention(x)
         t = net.patch_embed(x)  # (B, h, w, D)
         grid = (t.shape[1], t.shape[2])
@@ -118,7 +118,8 @@ class Backbone(nn.Module):
         return Features(net.forward_head(t), t[:, r:], t[:, :r], grid, tuple(found))
 
     def _layout_of_vit(self) -> Layout:
-        return Layout(self.net.num_features, "tokens", self.net.num_prefix_tokens, self.patch)
+        net = self.net
+        return Layout(net.num_features, "tokens", net.num_prefix_tokens, net.patch_embed.patch_size[0])
 
     @property
     def _rope_of_each_block(self) -> bool:
@@ -175,7 +176,7 @@ class Backbone(nn.Module):
     def check_size(self, height: int, width: int) -> None:
         """Raise SpecError, with the nearest sizes, where ``height`` x ``width`` px cannot be cut into patches."""
         for size in (height, width):
-            if self.is_vit and (size % self.patch or size < self.patch):
+            if self.patch and (size % self.patch or size < self.patch):
                 raise not_a_multiple(f"a view of {height}x{width} px", size, self.patch)
 
     def require_vit(self, what: str) -> None:

@@ -57,12 +57,12 @@ FOREIGN_VIEWS = "simclr"
 
 
 def canonical(name: str) -> str:
-    """The name in METHODS that is meant, whatever its case, hyphens and underscores; else ``name`` itself."""
+    """Return the name in METHODS that is meant, whatever its case, hyphens and underscores; else ``name`` itself."""
     return {_bare(known): known for known in METHODS}.get(_bare(name), name)
 
 
 def load_method(name: str) -> type[Method[Any]]:
-    """The class of the objective called ``name``; SpecError, with the nearest name, where there is none."""
+    """Return the class of the objective ``name``. Raises SpecError, with the nearest name, for an unknown one."""
     if name not in METHODS:
         near = closest(name, list(METHODS))
         raise SpecError(f"method '{name}': no such method{near}", f"one of {', '.join(METHODS)}")

@@ -178,7 +178,10 @@ def _as_json(data: Data) -> bytes:
         raise SpecError(f"spec: the text that ends {near} is not UTF-8", "rename the file or folder") from e
 
 
-# What pydantic found, in our words; {} are the values that it names.
+FLAGS = {"data.path": "--data", "method.name": "--method", "data": "--data", "method": "--method"}
+"""Options of the keys without a default."""
+
+# The errors of pydantic in our words; {} are the values that it names.
 _REASONS = {
     "int_type": "is not a whole number",
     "int_from_float": "is not a whole number",
@@ -205,7 +208,7 @@ def _line(model: type[BaseModel], error: Any, prefix: str) -> str:
         known = list(_fields(model, path[:-1]))
         return f"{dotted}: no such key" + (closest(path[-1], known) or f"; known: {', '.join(known)}")
     if kind == "missing":
-        return f"{dotted}: must be given"
+        return f"{dotted}: missing" + (f" `{FLAGS[dotted]}`" if dotted in FLAGS else "")
     if kind == "literal_error":
         words = re.findall(r"'([^']*)'", reason)
         return f"{dotted}: {_shown(value)} is not one of {', '.join(words)}{closest(str(value), words)}"

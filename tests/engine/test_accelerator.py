@@ -7,7 +7,6 @@ passes here mixes no devices and never makes the host wait for the device. They 
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,7 +26,6 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sslctl.backbones.compiling import choose_compile
 from sslctl.engine.loop import take_step
 from sslctl.engine.optimizers import build_optimizer
 from sslctl.engine.setup import Training, build, open_inputs
@@ -218,15 +216,3 @@ def test_what_is_made_beside_waits_for_nothing_and_is_waited_for(monkeypatch):
     assert len(made) == 4
     expected = [("own", "takes over"), ("own", "is left"), ("main", "waits for", "own")]
     assert said == [*expected, ((2,), "kept by", "main"), ((3,), "kept by", "main")]
-
-
-def test_networks_are_compiled_where_it_pays(monkeypatch):
-    cpu, many = torch.device("cpu"), 10**6
-    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/cc")
-    assert choose_compile(None, CUDA, many) is (importlib.util.find_spec("triton") is not None)
-    assert not choose_compile(None, CUDA, 100)
-    assert not choose_compile(None, cpu, many)
-    assert choose_compile("graphs", cpu, 1) == "graphs"
-    assert choose_compile(False, CUDA, many) is False
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    assert not choose_compile(None, CUDA, many), "without a C compiler Triton's code has no launcher"

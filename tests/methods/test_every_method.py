@@ -198,3 +198,18 @@ def test_an_unknown_method_is_refused_with_the_nearest() -> None:
     with pytest.raises(SpecError, match="'sawv'.*did you mean 'swav'") as refused:
         load_method("sawv")
     assert all(name in refused.value.hint for name in METHODS)
+
+
+@every_method
+def test_a_vit_with_rotary_positions_trains_on_crops_of_several_sizes(
+    name: str, random_views: Callable[..., Views]
+) -> None:
+    args = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    net = build_backbone(BackboneSpec(arch="vit_small_patch16_dinov3", args=args), 24)
+    method = build(name, lambda: net)
+    if load_method(name).needs_vit:
+        pytest.skip("builds a ViT of its own")
+    method(random_views((2, 24), (2, 16)), LATER).loss.backward()
+    gradients = {key: p.grad for key, p in method.student.backbone.named_parameters() if p.requires_grad}
+    assert all(g is not None and bool(torch.isfinite(g).all()) for g in gradients.values())
+    assert bool(gradients["net.blocks.0.attn.qkv.weight"].any())  # type: ignore[union-attr]

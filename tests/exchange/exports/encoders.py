@@ -23,6 +23,7 @@ TINY = {
     "registers": {"arch": "vit_small_patch14_reg4_dinov2", "args": VIT},
     "giant": {"arch": "vit_giant_patch14_dinov2", "args": VIT | {"embed_dim": 24}},
     "averaged": {"arch": "vit_base_patch16_siglip_224", "args": VIT},
+    "rotary": {"arch": "vit_small_patch16_dinov3", "args": VIT},
     "convnext": {"arch": "convnext_atto", "args": {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}},
     "same": {"arch": "resnet18", "args": {"layers": [1, 1, 1, 1]}, "padding": "same"},
 }

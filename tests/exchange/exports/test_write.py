@@ -72,6 +72,7 @@ ROUND_TRIPS = [
     ("resnet", 64, "timm", "pooled", False, ""),
     ("resnet", 32, "timm", "pooled", False, "stem for small images"),
     ("dino", 32, "timm", "pooled", False, "32 px only"),
+    ("rotary", 32, "timm", "pooled", False, ""),
     ("resnet10", 64, "torchvision", "pooled", False, ""),
     ("resnet10", 32, "torchvision", "pooled", False, "stem for small images"),
     ("vit", 32, "torchvision", "pooled", False, "32 px only"),
@@ -84,8 +85,10 @@ ROUND_TRIPS = [
     ("giant", 32, "hf", "pooled", False, "32 px only"),
     ("averaged", 32, "hf", "pooled", False, "through timm"),
     ("convnext", 64, "hf", "pooled", False, "through timm"),
+    ("rotary", 32, "hf", "pooled", False, "through timm"),
     ("resnet", 64, "onnx", "all", True, ""),
     ("dino", 32, "onnx", "all", False, ""),
+    ("rotary", 32, "onnx", "all", False, ""),
     ("resnet", 64, "pt2", "pooled", False, ""),
     ("vit", 32, "pt2", "patches", True, ""),
     ("same", 64, "pt2", "pooled", False, ""),
@@ -125,7 +128,8 @@ def test_each_format_comes_back_with_our_features_and_neighbours(
     assert done.parity.relative <= done.tolerance and done.parity.cosine > 0.99999 and done.parity.strangers == 0
     assert done.images.startswith("16 images of the embedded set") and f"at {size}x{size}" in done.images
     one_size = ours.backbone.is_vit or kind == "same"
-    assert (" and " in done.images) == (not one_size or (kind == "averaged" and name == "hf"))
+    by_timm = (kind, name) in (("averaged", "hf"), ("rotary", "hf"), ("rotary", "timm"))
+    assert (" and " in done.images) == (not one_size or by_timm)
     ((mine, theirs),) = seen
     assert len(mine) == len(check_outputs(ours.backbone, features)) * len(done.images.split(" and "))
     for key, value in mine.items():
