@@ -19,7 +19,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check      linter, formatting, types"
 	@echo "make format     put the code into the form that check asks for"
-	@echo "make docs       the site, into site/ (and the command reference anew)"
+	@echo "make docs       the site, into site/ (and the references of commands and JSON anew)"
 	@echo "make lock       requirements.lock anew from pyproject.toml; UPGRADE=1 takes the newest releases"
 	@echo "make clean      remove .venv and caches (never runs/)"
 
@@ -56,6 +56,7 @@ format: $(READY)
 
 docs: $(SITE)
 	@.venv/bin/python docs/generate_cli.py
+	@.venv/bin/python docs/json_reference.py
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 	@echo "site/index.html"
 

@@ -17,7 +17,6 @@ from sslctl.backbones import build_backbone
 from sslctl.layers.encoder import Encoder, encode, encode_in_groups, encode_shuffled
 from sslctl.layers.heads import mlp
 from sslctl.methods.base import Context, Views
-from sslctl.methods.end_to_end import EndToEnd, EndToEndParams
 from sslctl.methods.moco import MoCo, MoCoParams, MoCoV2, MoCoV2Params
 from sslctl.schedule import Step, constant
 from sslctl.spec.schema import BackboneSpec, OptimSpec
@@ -25,6 +24,8 @@ from sslctl.spec.schema import BackboneSpec, OptimSpec
 from .compare import Tiny, load, official, part, same, same_gradients
 
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+
+
 Golden = Callable[[str], dict[str, Tensor]]
 
 
@@ -158,18 +159,3 @@ def test_everything_decays(net: Callable[[], Any]) -> None:
     assert group.decay and {"student.head.0.bias", "student.backbone.net.1.weight"} <= {
         name for name, _ in group.params
     }
-
-
-def test_end_to_end_finds_its_key_among_the_batch(net: Callable[[], Any], random_views: Callable[..., Views]) -> None:
-    method = EndToEnd(EndToEndParams(out=5, norm_groups=1), net(), Context(1000, 6)).double().eval()
-    views = random_views((2, 16), (1, 8))
-    views = Views([x.double().requires_grad_() for x in views.globals], [views.locals[0].double()], views.index)
-    q0, k, q1 = (nn.functional.normalize(method.student(x), dim=-1) for x in views.all)
-    own = torch.arange(6)
-    expected = torch.stack([nn.functional.cross_entropy(q @ k.T / 0.07, own) for q in (q0, q1)]).mean()
-    loss = method(views, Step(0, 4, 2)).loss
-    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
-    gradients = [torch.autograd.grad(x, views.globals, retain_graph=True) for x in (loss, expected)]
-    for mine, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-14)
-    assert gradients[0][1].abs().max() > 0, "keys take gradient"
