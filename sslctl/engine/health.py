@@ -16,7 +16,7 @@ UNIFORM = 0.98  # share of the largest entropy
 
 @dataclass(frozen=True)
 class Health:
-    """How spread the embeddings of a batch are.
+    """The spread of a batch of embeddings.
 
     ``std``: mean standard deviation of the components of unit-length embeddings, times sqrt(D); 1 is isotropic, 0
     collapsed (SimSiam, section 4.1). ``rank``: effective rank, the exponential of the entropy of the normalised
@@ -47,7 +47,7 @@ class Health:
 
 @torch.no_grad()
 def health(embedding: Tensor, target_entropy: float | None = None) -> Health:
-    """The health of a batch of embeddings (B, D); ``target_entropy`` is the targets' over the largest possible."""
+    """Return the health of embeddings (B, D); ``target_entropy`` is a share of the largest possible one."""
     uniform = target_entropy is not None and target_entropy > UNIFORM
     x = F.normalize(embedding.float(), dim=1)
     x = x - x.mean(0)

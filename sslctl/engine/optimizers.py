@@ -16,7 +16,7 @@ Grouped = dict[str, Any]
 
 
 def build_optimizer(spec: OptimSpec, method: Method[Any]) -> Optimizer:
-    """The optimizer that ``spec`` names over ``method.groups()``.
+    """Return the optimizer that ``spec`` names over ``method.groups()``.
 
     Its ``param_groups`` keep ``names``, ``decay``, ``adapt``, ``scheduled`` and ``lr_scale``; learning rate and weight
     decay in them are placeholders until the first step writes them. All state is tensors, one dict a parameter.
@@ -129,7 +129,7 @@ class LARC(LARS):
 
 
 def clip_gradients(method: nn.Module, limit: float, each: bool = False) -> Tensor:
-    """Shorten gradients to norm ``limit`` where they are longer; the norm of all of them before, a scalar tensor.
+    """Scale gradients down to norm ``limit``; return their whole norm before, a scalar tensor.
 
     ``each``: every tensor by itself, as DINO does (facebookresearch/dino, utils.py ``clip_gradients``), instead of all
     together. The factor is limit / (norm + 1e-6) in both.
@@ -146,7 +146,7 @@ def clip_gradients(method: nn.Module, limit: float, each: bool = False) -> Tenso
 
 
 def _norms(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of each tensor, (n,)."""
+    """Return the Euclidean norm of each tensor, (n,)."""
     return torch.stack(torch._foreach_norm(list(tensors)))
 
 

@@ -16,7 +16,7 @@ from ..runtime import distributed
 
 
 def share_statistics(net: nn.Module, device: torch.device) -> None:
-    """Give every batch norm inside ``net``, in place, the statistics of all processes' batches, which are of one size.
+    """Give every batch norm in ``net``, in place, the statistics of all processes, of equal batches.
 
     Parameters, buffers and their names stay. On CUDA they are torch's own SyncBatchNorm, which is for nothing else.
     """
@@ -30,7 +30,7 @@ def share_statistics(net: nn.Module, device: torch.device) -> None:
 
 
 class SharedBatchNorm(nn.Module):
-    """A batch norm (N, C, ...) -> (N, C, ...) in place of ``norm``, and with what timm's do after it."""
+    """A batch norm (N, C, ...) -> (N, C, ...) over all processes, with timm's activation after it."""
 
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class SharedBatchNorm(nn.Module):
 
 
 class NormsInGroups(TorchFunctionMode):
-    """While it lasts, every batch norm works on ``rows`` images that follow one another, then on the next.
+    """A mode in which batch norm has statistics of ``rows`` consecutive images at a time.
 
     Running statistics follow group after group, as in a pass for each. The network itself stays as it is. Norms that
     share statistics of several processes do not heed it.

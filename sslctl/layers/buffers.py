@@ -29,7 +29,7 @@ class Queue(nn.Module):
         self.pointer.copy_((self.pointer + len(keys)) % len(self.keys))
 
     def age(self, step: Step, keys: Tensor) -> Tensor:
-        """How many steps ago the oldest of its keys was made, where each step makes ``keys`` (..., D) a process."""
+        """Return how many steps ago the oldest key was made, where a step makes ``keys`` (..., D) on each process."""
         made = keys[..., 0].numel() * distributed.world_size()
         return torch.tensor(min(step.index, len(self.keys) / made))
 
@@ -46,6 +46,6 @@ class Center(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """``x``: (..., K), averaged over all but the last axis."""
+        """Move towards the mean of ``x`` (..., K) over all but the last axis and over processes."""
         batch = distributed.mean(x.flatten(0, -2).mean(0, dtype=self.value.dtype))
         self.value.mul_(self.momentum).add_(batch, alpha=1 - self.momentum)

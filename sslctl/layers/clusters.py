@@ -16,7 +16,7 @@ CHUNK = 4096  # rows of k-means at a time
 
 @torch.no_grad()
 def target_logs(q: Tensor) -> dict[str, Tensor]:
-    """What tells a clustering that learns from a collapsed one, of target distributions ``q`` (..., K).
+    """Return what tells learning from collapse in target distributions ``q`` (..., K).
 
     ``target_entropy``: their mean entropy as a share of ln K; 0 is one-hot, 1 uniform. ``target_information``: the
     entropy of their mean less that mean entropy, in nats; 0 where all images have the same target, be it uniform or
@@ -30,7 +30,7 @@ def target_logs(q: Tensor) -> dict[str, Tensor]:
 @torch.no_grad()
 @full_precision
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Soft assignments of B samples to K prototypes, equally used: (B, K) -> (B, K), rows sum to one.
+    """Assign B samples softly to K prototypes, used equally: (B, K) -> (B, K), rows sum to one.
 
     SwAV's ``distributed_sinkhorn`` (facebookresearch/swav, main_swav.py). The largest score is taken off first, which
     cancels in exact arithmetic and keeps exp within range.
@@ -49,7 +49,7 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
 
 @torch.no_grad()
 def kmeans(x: Tensor, centroids: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Spherical k-means of ``x`` (n, D) from ``centroids`` (K, D): the centroids, and the nearest of each row (n,).
+    """Cluster ``x`` (n, D) by spherical k-means from ``centroids`` (K, D); return centroids and nearest (n,).
 
     A cluster that has lost its last row keeps its centroid. Sums are matrix products, which repeat to the bit.
     """

@@ -26,7 +26,7 @@ class Encoder(nn.Module):
 
 
 def encode(net: Encoder, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Features (V, B, D) and embeddings (V, B, K) of V views.
+    """Return features (V, B, D) and embeddings (V, B, K) of V views.
 
     The backbone runs once for each run of views of one size, the head once. So views of one size share the backbone's
     batch-norm statistics and all views the head's, as in SimCLR, SwAV and DINO; ``encode_each`` keeps them apart.
@@ -43,13 +43,13 @@ def encode(net: Encoder, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def encode_each(net: Encoder, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """``encode`` one view after another: each has batch-norm statistics of its own (BYOL, SimSiam, Barlow Twins)."""
+    """Encode one view after another: each has batch-norm statistics of its own (BYOL, SimSiam)."""
     h, z = zip(*(encode(net, [view]) for view in views), strict=True)
     return torch.cat(h), torch.cat(z)
 
 
 def encode_in_groups(net: Encoder, views: Sequence[Tensor], size: int) -> tuple[Tensor, Tensor]:
-    """``encode`` in parts of about ``size`` images, each with batch-norm statistics of its own, as if on many GPUs.
+    """Encode in parts of about ``size`` images with batch-norm statistics of their own, as on many GPUs.
 
     Views of one size take one pass, in which batch norm alone goes from part to part. Those of several sizes take a
     pass for each part, so that running statistics see all sizes in turn.
@@ -69,7 +69,7 @@ def encode_in_groups(net: Encoder, views: Sequence[Tensor], size: int) -> tuple[
 
 
 def encode_shuffled(net: Encoder, views: Sequence[Tensor], size: int, order: Tensor) -> Tensor:
-    """Embeddings as of ``encode_in_groups``, of the images of all processes in ``order`` (N,), put back into place."""
+    """Encode in groups the images of all processes in ``order`` (N,); return embeddings in place."""
     rank, processes = distributed.rank(), distributed.world_size()
     mine = order.chunk(processes)[rank]
     _, z = encode_in_groups(net, [distributed.gather(view)[mine] for view in views], size)

@@ -20,7 +20,7 @@ def mlp(
     last_bias: bool | None = None,
     activation: Callable[[], nn.Module] = relu,
 ) -> nn.Sequential:
-    """Linear, then (norm, activation, Linear) for every further width.
+    """Build Linear, then (norm, activation, Linear) for every further width.
 
     ``norm`` None leaves the norms out; ``last_norm`` ends with a BatchNorm without affine part; ``bias`` is of the
     hidden Linears, ``last_bias`` of the last one (by default: it has one unless a BatchNorm follows).
@@ -37,7 +37,7 @@ def mlp(
 
 
 class WeightNormed(nn.Module):
-    """A Linear without bias; its rows point along ``weight_v`` (K, D), ``weight_g`` (K, 1) long, at first one."""
+    """A Linear without bias whose rows have direction ``weight_v`` (K, D) and length ``weight_g`` (K, 1)."""
 
     def __init__(self, dim: int, out: int) -> None:
         super().__init__()

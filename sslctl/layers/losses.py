@@ -11,7 +11,7 @@ from .precision import full_precision
 
 
 def mean_of_others(pairs: Tensor) -> Tensor:
-    """Mean of ``pairs`` (T, V) of a target view and a view, but for those of a view with itself.
+    """Return the mean of ``pairs`` (T, V) of target views and views, without a view with itself.
 
     The targets are the first T of the V views.
     """
@@ -21,13 +21,13 @@ def mean_of_others(pairs: Tensor) -> Tensor:
 
 
 def view_pairs(targets: int, views: int) -> list[tuple[int, int]]:
-    """The pairs of a global view (the first ``targets`` of the views) and another, each once."""
+    """Return the pairs of a global view (the first ``targets`` of the views) and another view, once each."""
     return [(a, b) for a in range(targets) for b in range(a + 1, views)]
 
 
 @full_precision
 def queue_contrast(keys: Tensor, queries: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of finding one's own image's key among a ``queue`` (K, D), by ``queries`` (V, B, D): (T, V).
+    """Return the cross-entropy of finding the image's key beside a ``queue`` (K, D): (T, V).
 
     -log( exp q.k / (exp q.k + sum over the queue of exp q.u) ), with ``keys`` k (T, B, D); mean over the batch.
     """
@@ -38,7 +38,7 @@ def queue_contrast(keys: Tensor, queries: Tensor, queue: Tensor, temperature: fl
 
 @full_precision
 def info_nce(keys: Tensor, queries: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of finding one's own image's key among those of all images, by ``queries`` (V, B, D): (T, V).
+    """Return the cross-entropy of finding the image's key among those of all images: (T, V).
 
     ``keys`` (T, B, D) of a view are gathered from all processes, with gradient; mean over the batch, of a process.
     """
@@ -51,7 +51,7 @@ def info_nce(keys: Tensor, queries: Tensor, temperature: float) -> Tensor:
 
 @full_precision
 def info_nce_below(predictions: Tensor, targets: Tensor, k: int) -> Tensor:
-    """Mean cross-entropy of finding the patch ``k`` rows below each, among all patches of all images on all processes.
+    """Return the mean cross-entropy of finding the patch ``k`` rows below among all patches of all images.
 
     ``predictions`` and ``targets`` are (B, rows, columns, D); rows that have none ``k`` below predict nothing.
     """
@@ -65,14 +65,14 @@ def info_nce_below(predictions: Tensor, targets: Tensor, k: int) -> Tensor:
 
 @full_precision
 def mean_cosines(targets: Tensor, predictions: Tensor) -> Tensor:
-    """Cosine similarity of (T, B, D) and (V, B, D), mean over the batch: (T, V)."""
+    """Return cosine similarities of (T, B, D) and (V, B, D), mean over the batch: (T, V)."""
     z, p = F.normalize(targets, dim=-1), F.normalize(predictions, dim=-1)
     return torch.einsum("tbd,vbd->tv", z, p) / z.shape[1]
 
 
 @full_precision
 def swapped_cross_entropy(targets: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """Mean cross-entropy of softmax(``logits`` / ``temperature``) against ``targets`` over pairs of different views.
+    """Return the mean cross-entropy of predictions against ``targets`` over pairs of different views.
 
     ``logits`` are (V, B, K); ``targets`` are distributions, (T, B, K), for the first T of the V views. A row's
     cross-entropy is logsumexp(s) - <q, s>, so that no log-probabilities of the size of the logits are kept.
@@ -84,7 +84,7 @@ def swapped_cross_entropy(targets: Tensor, logits: Tensor, temperature: float) -
 
 
 def squared_products(x: Tensor, y: Tensor) -> Tensor:
-    """The sum of squares of the matrix ``x.T @ y``, (D, D), over the rows (B, D) of all processes.
+    """Return the sum of squares of ``x.T @ y``, (D, D), over the rows (B, D) of all processes.
 
     Of fewer rows N than numbers D it is the sum of ``x @ x.T`` times ``y @ y.T``, (N, N) each, and D x D is not built.
     """

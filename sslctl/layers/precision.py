@@ -14,7 +14,7 @@ P = ParamSpec("P")
 
 
 def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """``function`` (of at least one tensor) run outside autocast, its half-precision arguments raised to float32.
+    """Wrap ``function`` to run outside autocast, with half-precision tensors raised to float32.
 
     For what loses its meaning in half precision: softmax at a low temperature, sums over a batch, Sinkhorn.
     """
@@ -32,5 +32,5 @@ def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
 @full_precision
 def unit(x: Tensor) -> Tensor:
-    """``x`` at length one along its last axis."""
+    """Return ``x`` scaled to length one along its last axis."""
     return F.normalize(x, dim=-1)

@@ -44,6 +44,7 @@ METHODS = {
     ),
     "vicreg": Entry("vicreg:VICReg", "VICReg", "Bardes et al. 2021, arXiv 2105.04906", "without negatives"),
     "dino": Entry("dino:DINO", "DINO", "Caron et al. 2021, arXiv 2104.14294", "self-distillation"),
+    "mae": Entry("mae:MAE", "MAE", "He et al. 2021, arXiv 2111.06377", "masked"),
     "rotnet": Entry("rotnet:RotNet", "RotNet", "Gidaris et al. 2018, arXiv 1803.07728", "pretext"),
     "jigsaw": Entry("jigsaw:Jigsaw", "Jigsaw", "Noroozi and Favaro 2016, arXiv 1603.09246", "pretext"),
     "cpc": Entry("cpc:CPC", "CPC", "Oord et al. 2018, arXiv 1807.03748", "pretext"),
@@ -56,12 +57,12 @@ FOREIGN_VIEWS = "simclr"
 
 
 def canonical(name: str) -> str:
-    """The name in METHODS that is meant, whatever its case, hyphens and underscores; else ``name`` itself."""
+    """Return the name in METHODS that is meant, whatever its case, hyphens and underscores; else ``name`` itself."""
     return {_bare(known): known for known in METHODS}.get(_bare(name), name)
 
 
 def load_method(name: str) -> type[Method[Any]]:
-    """The class of the objective called ``name``; SpecError, with the nearest name, where there is none."""
+    """Return the class of the objective ``name``. Raises SpecError, with the nearest name, for an unknown one."""
     if name not in METHODS:
         near = closest(name, list(METHODS))
         raise SpecError(f"method '{name}': no such method{near}", f"one of {', '.join(METHODS)}")

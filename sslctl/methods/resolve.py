@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def resolve(user: Data, recipe: str | None = None) -> Spec:
-    """The whole spec: what the user said, over the ``recipe`` of that name, over the method's own, over its parameters.
+    """Return the whole spec: the user's values, above the recipe ``recipe``, above the method's own and its parameters.
 
     Raises SpecError with every error at once.
     """
@@ -25,7 +25,9 @@ def resolve(user: Data, recipe: str | None = None) -> Spec:
     params = dict(section) if isinstance(section, dict) else {}
     name = params.pop("name", None)
     if isinstance(name, str) and name not in METHODS:
-        found.append(f"method.name: '{name}' is no method{closest(name, list(METHODS))}; known: {', '.join(METHODS)}")
+        found.append(
+            f"method.name: '{name}' is not a method{closest(name, list(METHODS))}; known: {', '.join(METHODS)}"
+        )
     if not isinstance(name, str) or name not in METHODS or (found and not params):
         raise refuse(found)
     method = load_method(name)
@@ -45,7 +47,7 @@ def resolve(user: Data, recipe: str | None = None) -> Spec:
 
 
 def _named(user: Data, recipe: str | None) -> tuple[Data, Recipe | None]:
-    """``user`` with the method's name as METHODS has it, from the recipe where the user says none; and the recipe."""
+    """Return ``user`` with the method's name as METHODS has it, or the recipe's where there is none; and the recipe."""
     section = user.get("method", {})
     name = section.get("name") if isinstance(section, dict) else None
     if isinstance(name, str):
@@ -60,7 +62,7 @@ def _named(user: Data, recipe: str | None) -> tuple[Data, Recipe | None]:
 
 
 def _base(method: type[Method[Any]], name: str, chosen: Recipe | None, arch: str | None) -> Data:
-    """What holds where the user says nothing: the method's recipe under the one that was chosen.
+    """Return what holds where the user says nothing: the method's recipe, below the chosen one.
 
     For a backbone of another family than that recipe's, the method's first published run with the family, if there is
     one, says how it is trained, without what belongs to one backbone, length or size of images.
@@ -83,9 +85,9 @@ def _arch(layer: Data) -> str | None:
 
 
 def _optimizer_without_lr(user: Data, base: Data) -> list[str]:
-    """A learning rate is meant for one optimizer: who changes that must say this too."""
+    """Return an error where the optimizer is another than the recipe's, whose learning rate is meant for it."""
     mine, theirs = user.get("optim", {}), base.get("optim", {})
     if not isinstance(mine, dict) or mine.get("name", theirs.get("name")) == theirs.get("name") or "lr" in mine:
         return []
     reason = f"the recipe's {theirs.get('lr')} is for {theirs['name']}"
-    return [f"optim.lr: must be given with optim.name '{mine['name']}'; {reason}"]
+    return [f"optim.lr: missing `--lr`, which optim.name '{mine['name']}' needs; {reason}"]

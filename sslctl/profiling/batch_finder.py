@@ -30,7 +30,7 @@ SLOW = 10.0  # seconds; no batch is tried whose step would take longer
 
 @dataclass(frozen=True)
 class Trial:
-    """A batch that fits: seconds of its augmentation and step (median), and most bytes in use by then."""
+    """A batch that fits: median seconds of augmentation and step, and the most bytes in use until then."""
 
     batch: int
     seconds: float
@@ -38,7 +38,7 @@ class Trial:
 
     @property
     def rate(self) -> float:
-        """Images a second, once they are loaded."""
+        """Return images a second, once they are loaded."""
         return self.batch / self.seconds
 
 
@@ -58,17 +58,17 @@ class Found:
 
     @property
     def largest(self) -> int | None:
-        """The largest batch that was seen to fit; None where not even the first did."""
+        """Return the largest batch that fits; None where not even the first does."""
         return self.trials[-1].batch if self.trials else None
 
     @property
     def enough(self) -> int | None:
-        """The smallest batch that is nearly as fast, for each image, as any."""
+        """Return the smallest batch that is nearly as fast, per image, as any."""
         best = max((trial.rate for trial in self.trials), default=0.0)
         return next((trial.batch for trial in self.trials if trial.rate >= STEADY * best), None)
 
     def accumulate(self, spec: Spec) -> int | None:
-        """The ``optim.accumulate`` with which the batch of ``spec`` fits; None where it does as it is, or in no way.
+        """Return the ``optim.accumulate`` with which the spec's batch fits; None if none is needed or enough.
 
         A pass needs what a batch of its size did, and all views of the batch are there beside it.
         """
@@ -125,7 +125,7 @@ def find_batch(inputs: RunInputs, upto: int | None = None, tell: Callable[[Trial
 
 
 def batch_that_fits(inputs: RunInputs, tell: Callable[[Trial], None] = lambda trial: None) -> tuple[int, Found]:
-    """The spec's own batch where it fits into memory, or else the largest that was found to; and what was found.
+    """Return the spec's own batch if it fits into memory, else the largest that does; and the search.
 
     Raises MachineError where nothing fits, and what `find_batch` raises.
     """
@@ -147,7 +147,7 @@ def with_run(inputs: RunInputs, **changes: object) -> RunInputs:
 
 
 def predict_memory(batch: int, trials: list[Trial], per_image: int, held: int = 0) -> int:
-    """Bytes that ``batch`` will need, by the last three ``trials``; images need ``per_image`` at least.
+    """Return the bytes that ``batch`` will need, by the last three ``trials`` and at least ``per_image``.
 
     What an image needs grows where a loss compares every image with every other, so its growth is carried on. Where
     there are no trials yet it is needed beside what is ``held``.
@@ -161,13 +161,13 @@ def predict_memory(batch: int, trials: list[Trial], per_image: int, held: int = 
 
 
 def room(device: torch.device) -> int | None:
-    """Bytes that this process may fill on ``device``, those it holds included; None where unknown."""
+    """Return the bytes that this process may fill on ``device``, including its own; None where unknown."""
     free = free_memory(device)
     return None if free is None else int(FILL * (free + memory_in_use(device)))
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Return the bytes that this process holds on ``device``; 0 where nobody knows."""
+    """Return the bytes that this process holds on ``device``; 0 where unknown."""
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device)
     with suppress(OSError, ValueError):
@@ -189,7 +189,7 @@ def too_large(batch: int, trials: list[Trial], per_image: int, device: torch.dev
 
 
 def _try(inputs: RunInputs, batch: int, trials: list[Trial], device: torch.device) -> Trial | None:
-    """Some steps with ``batch`` images; None where memory ran out."""
+    """Take some steps with ``batch`` images; return None where memory ran out."""
     seconds = batch / trials[-1].rate if trials else 0.1  # of a step, about
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -56,18 +56,18 @@ class Bench:
 
     @property
     def device_rate(self) -> float:
-        """Images a second once they are loaded."""
+        """Return images a second once they are loaded."""
         return self.images / (self.step + self.augment)
 
     @property
     def loader_rate(self) -> float:
-        """Images a second of all loader processes; infinite for a set in memory."""
+        """Return images a second of all loader processes; infinite for a set in memory."""
         seconds = self.decode + self.crop
         return max(1, self.workers) * self.images / seconds if seconds else float("inf")
 
     @property
     def rate(self) -> float:
-        """Images a second of the run: the slower of both, or both after each other without loader processes."""
+        """Return images a second of the run: the slower of both, or both in turn without loader processes."""
         if self.workers == 0:
             return self.images / (self.decode + self.crop + self.augment + self.step)
         return min(self.device_rate, self.loader_rate)
@@ -83,7 +83,7 @@ class Bench:
         return asdict(self) | more | rates | {"bottleneck": self.verdict()[0], "advice": self.verdict()[1]}
 
     def verdict(self) -> tuple[str, str]:
-        """What holds the run up, and a sentence about it that names what would help."""
+        """Return the bottleneck, and a sentence about it that names what would help."""
         if self.loader_rate < 0.95 * self.device_rate or (self.workers == 0 and self.decode > 0.1 * self.step):
             enough = max(1, round(0.5 + self.device_rate * (self.decode + self.crop) / self.images))
             if self.decode > self.crop:
@@ -109,7 +109,7 @@ class Bench:
 
 
 def bench(t: Training, rounds: int = 7) -> Bench:
-    """Measure ``t``. Its method trains on noise in the course of it: it is of no use afterwards."""
+    """Measure ``t``, whose method trains on noise in the course of it and is of no use afterwards."""
     decode, crop, batch = time_loading(t)
     views = noise_views(t, t.spec.run.batch_size)
     contenders: dict[str, Run] = {
@@ -140,7 +140,7 @@ def bench(t: Training, rounds: int = 7) -> Bench:
 
 
 def time_loading(t: Training) -> tuple[float, float, Batch]:
-    """Seconds to decode and to crop a batch on one core, and a batch as the loader gives it."""
+    """Return the seconds to decode and to crop a batch on one core, and a batch as the loader gives it."""
     n = t.spec.run.batch_size
     order = torch.arange(n) % len(t.source)
     if t.source.array is not None and in_batches(t.source, t.device):
@@ -158,7 +158,7 @@ def time_loading(t: Training) -> tuple[float, float, Batch]:
 
 
 def update(t: Training) -> None:
-    """What follows the backward pass, with the gradients that the last step left."""
+    """Do what follows the backward pass, with the gradients that the last step left."""
     if t.spec.optim.clip:
         clip_gradients(t.method, t.spec.optim.clip, each=t.spec.optim.clip_each)
     t.optimizer.step()
@@ -166,7 +166,7 @@ def update(t: Training) -> None:
 
 
 def peak_flops(t: Training) -> float:
-    """Floating-point operations a second of a matrix product in the run's precision: what the device can do."""
+    """Return the floating-point operations a second of a large matrix product in the run's precision."""
     x = torch.randn(SQUARE, SQUARE, device=t.device, dtype=t.dtype)
     found = race({"product": lambda: x @ x}, t.device, 5)
     return 2 * SQUARE**3 / min(found["product"])

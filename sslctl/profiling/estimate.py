@@ -48,14 +48,14 @@ class Size:
 
     @property
     def largest_batch(self) -> int | None:
-        """Most images in one forward pass of this process, 0 where not one fits; None where that is not known."""
+        """Return the most images in one forward pass of this process; None where unknown."""
         if self.free is None:
             return None
         return max(0, int(FILL * self.free - self.fixed) // max(1, self._for_an_image))
 
     @property
     def accumulate(self) -> int | None:
-        """Passes into which a step must be cut so that it fits (``optim.accumulate``); None where none are enough."""
+        """Return the passes into which a step must be cut to fit (``optim.accumulate``); None if none suffice."""
         batch, free = self.images * self.passes, self.free
         if free is None:
             return self.passes
@@ -79,12 +79,12 @@ class Size:
 
 
 def parts_that_fit(batch: int, fits: Callable[[int], bool]) -> int | None:
-    """The fewest equal parts of ``batch``, each of two images or more, that fit; None where none do."""
+    """Return the fewest equal parts of ``batch``, of two images or more, that fit; None if none do."""
     return next((n for n in range(1, batch // 2 + 1) if batch % n == 0 and fits(n)), None)
 
 
 def estimate(t: Training) -> Size:
-    """The size of ``t``, measured on a copy of the method with a few images; the run's own state stays as it is."""
+    """Return the size of ``t``, measured on a copy of the method with a few images."""
     weights = sum(p.numel() * p.element_size() for p in [*t.method.parameters(), *t.method.buffers()])
     trained = [p for p in t.method.parameters() if p.requires_grad]
     states = 2 if t.spec.optim.name == "adamw" else 1
@@ -104,7 +104,7 @@ def estimate(t: Training) -> Size:
 
 
 def noise_views(t: Training, images: int) -> Views:
-    """A batch of views of noise, as large as those of the run."""
+    """Return a batch of views of noise, as large as those of the run."""
     plan = t.augment.plan
     crops = [torch.randn(images, 3, view.size, view.size, device=t.device) for view in plan.all]
     index = torch.arange(images, device=t.device)
@@ -113,7 +113,7 @@ def noise_views(t: Training, images: int) -> Views:
 
 
 def _kept_by_graph(t: Training, images: int) -> int:
-    """Bytes that a forward pass keeps for the backward pass, beside weights and the views."""
+    """Return the bytes that a forward pass keeps for the backward pass, without weights and views."""
     method = copy.deepcopy(t.method).train()
     with torch.random.fork_rng():
         views = noise_views(t, images)

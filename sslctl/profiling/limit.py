@@ -22,7 +22,7 @@ Run = Callable[[], object]
 
 
 def training_step(t: Training, views: Views) -> Run:
-    """A step of the run on ``views``, later than any epoch in which a layer stands still."""
+    """Return a step of the run on ``views``, later than any epoch in which a layer is frozen."""
     steps = itertools.count(t.total // 2)
     t.method.train()
     return lambda: take_step(t, views, Step(next(steps), 4 * t.total, t.per_epoch, t.spec.run.seed))
@@ -38,7 +38,7 @@ class Call(NamedTuple):
 
 
 class EncoderOnly:
-    """The limit of a step: the forward and backward passes of its backbones, and plain SGD; nothing else.
+    """The lower limit of a step: forward and backward passes of its backbones, and plain SGD.
 
     Which backbone saw how many images of what size, with gradient or without, is watched in one real step.
     ``grouped`` puts the images of one size and backbone into one pass, or each view into its own; as it was by default.
@@ -74,7 +74,7 @@ class EncoderOnly:
 
 
 def watch(t: Training, views: Views) -> list[Call]:
-    """The passes of the backbones in one step of the run."""
+    """Return the backbone passes in one step of the run."""
     calls: list[Call] = []
 
     def seen(net: nn.Module, given: tuple[Tensor, ...], _: Any) -> None:
@@ -90,7 +90,7 @@ def watch(t: Training, views: Views) -> list[Call]:
 
 
 def arrange(calls: Sequence[Call], images: int, grouped: bool | None) -> list[Call]:
-    """``calls`` with the images of one size in one pass, or ``images`` in each; as they are where it is None."""
+    """Return ``calls`` with the images of one size in one pass, or ``images`` in each, or as they are."""
     if grouped is None:
         return list(calls)
     total: dict[Call, int] = {}
@@ -105,7 +105,7 @@ def arrange(calls: Sequence[Call], images: int, grouped: bool | None) -> list[Ca
 def race(
     contenders: dict[str, Run], device: torch.device, rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of each contender, by round, by ``clock``; they take turns A B C, C B A, after two rounds to warm up."""
+    """Return the seconds of each contender by round; they take turns A B C, C B A, after two warm-up rounds."""
 
     def seconds(run: Run) -> float:
         begun = clock()

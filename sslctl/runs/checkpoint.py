@@ -25,7 +25,7 @@ DIVERGED_HINT = "the last good checkpoint stands; go on from it with a lower --l
 
 
 def snapshot(method: Method[Any], optimizer: torch.optim.Optimizer, meta: Meta) -> tuple[dict[str, Tensor], Meta]:
-    """A copy of the run's state, which training on does not change: tensors, and ``meta`` with the encoder's prefix.
+    """Copy the run's state, which training then does not change: tensors, and ``meta`` completed.
 
     Raises DivergedError where a value is not finite.
     """
@@ -41,7 +41,7 @@ def snapshot(method: Method[Any], optimizer: torch.optim.Optimizer, meta: Meta) 
 
 
 def write(path: Path, tensors: dict[str, Tensor], meta: Meta) -> None:
-    """Put ``tensors`` and ``meta``, with the sha256 of the tensors, into the file ``path``: whole, or not at all.
+    """Write ``tensors`` and ``meta`` with their sha256 to ``path``, whole or not at all.
 
     Raises MachineError where the disk refuses.
     """
@@ -50,7 +50,7 @@ def write(path: Path, tensors: dict[str, Tensor], meta: Meta) -> None:
 
 
 def restore(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer) -> Meta:
-    """Put the state in ``path`` into ``method`` and ``optimizer`` and return the file's meta.
+    """Load the state in ``path`` into ``method`` and ``optimizer``; return the file's meta.
 
     Every tensor of the method and the optimizer comes from the file, and every tensor of the file is used; otherwise
     CheckpointError names what is missing or left over.
@@ -75,13 +75,13 @@ def restore(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer) -
 
 
 def read_meta(path: Path) -> Meta:
-    """What the header of a checkpoint says; CheckpointError where ``path`` is not one of ours."""
+    """Return what the header of a checkpoint says. Raises CheckpointError where it is not one of ours."""
     with opened(path) as file:
         return meta_of(path, file)
 
 
 def read(path: Path) -> tuple[Meta, dict[str, Tensor]]:
-    """Meta and all tensors, their sha256 verified."""
+    """Return meta and all tensors, their sha256 verified."""
     with opened(path) as file:
         meta = meta_of(path, file)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
@@ -91,7 +91,7 @@ def read(path: Path) -> tuple[Meta, dict[str, Tensor]]:
 
 
 def find(path: Path) -> Path:
-    """``path`` itself where it is a file, the newest valid checkpoint where it is a run directory."""
+    """Return ``path`` itself if it is a file, the newest valid checkpoint if it is a run directory."""
     if path.is_file():
         return path
     if not path.is_dir():
@@ -103,7 +103,7 @@ def find(path: Path) -> Path:
 
 
 def newest(directory: Path, skipped: list[str] | None = None, verify: bool = False) -> Path | None:
-    """The checkpoint of the highest step that reads well, found by scanning; None where there is no file at all.
+    """Return the checkpoint of the highest step that reads well, by scanning; None where there is no file.
 
     ``skipped`` takes a line for every file passed over; ``verify`` checks the sha256 too. Raises CheckpointError,
     listing the reasons, where files are there and none is good.
@@ -131,7 +131,7 @@ def newest(directory: Path, skipped: list[str] | None = None, verify: bool = Fal
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and bytes, in the order of names."""
+    """Return the sha256 over names, types, shapes and bytes, in the order of names."""
     h = hashlib.sha256()
     for name in sorted(tensors):
         t = tensors[name]
@@ -162,7 +162,7 @@ def _copied(value: Tensor) -> Tensor:
 
 
 def _like(value: Tensor, p: Tensor) -> Tensor:
-    """``value`` on the parameter's device and, where it has its shape, in its layout: fused kernels rely on it."""
+    """Return ``value`` on the parameter's device, in its layout where shapes agree: fused kernels rely on it."""
     if value.shape == p.shape:
         return torch.empty_like(p, dtype=value.dtype).copy_(value)
     return value.clone() if value.ndim == 0 else value.to(p.device)
@@ -182,7 +182,7 @@ def _encoder_prefix(method: Method[Any]) -> str:
 def refuse_mismatch(
     path: Path | str, own: Mapping[str, Tensor], held: Mapping[str, Tensor], hint: str = "it was made with another spec"
 ) -> None:
-    """CheckpointError, naming what is missing, left over or of another shape, unless ``held`` fits ``own``."""
+    """Raise CheckpointError, naming missing, extra and misshapen tensors, unless both sets agree."""
     lines = [f"missing: {k}" for k in own if k not in held]
     lines += [f"left over: {k}" for k in held if k not in own]
     both = [(k, tuple(held[k].shape), tuple(own[k].shape)) for k in own if k in held]

@@ -40,7 +40,7 @@ INCIDENTAL = {
 
 
 def identity(spec: Spec) -> Data:
-    """What the result of a run depends on."""
+    """Return the part of the spec that the result of a run depends on."""
     data = spec.dump()
     for section, keys in INCIDENTAL.items():
         data[section] = {k: v for k, v in data[section].items() if k not in keys}
@@ -48,7 +48,7 @@ def identity(spec: Spec) -> Data:
 
 
 def default_directory(spec: Spec) -> Path:
-    """``runs/METHOD-ARCH-DATA-ID``: the same spec always has the same directory."""
+    """Return ``runs/METHOD-ARCH-DATA-ID``: the same spec always has the same directory."""
     mark = hashlib.sha256(json.dumps(identity(spec), sort_keys=True).encode()).hexdigest()[:6]
     stem = Path(spec.data.path).stem or "data"
     name = f"{spec.method.name}-{spec.backbone.arch}-{stem}-{mark}"
@@ -56,7 +56,7 @@ def default_directory(spec: Spec) -> Path:
 
 
 def fresh_directory(path: Path) -> Path:
-    """``path``, or the first of path-2, path-3, … that is not there yet."""
+    """Return ``path``, or the first of path-2, path-3, … that does not exist."""
     n = 1
     candidate = path
     while candidate.exists():
@@ -67,7 +67,7 @@ def fresh_directory(path: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """The directory ``path``, made where it is not there, for this process alone.
+    """Hold the directory ``path`` for this process alone, creating it where it is missing.
 
     Raises MachineError where another process has it, naming that one, and where the disk refuses.
     """
@@ -128,7 +128,7 @@ class Run:
             self._lock.__exit__(None, None, None)
 
     def claim(self, spec: Spec) -> None:
-        """Write the spec, or see that the same one stands; SpecError with the differences where another does."""
+        """Write the spec, or check that the same one is there. Raises SpecError with the differences."""
         if self.spec_file.exists():
             found = differences(read_spec_file(self.spec_file), spec.dump(), identity(spec))
             if found:
@@ -151,11 +151,11 @@ class Run:
         self._metrics.append(values)
 
     def lines(self) -> list[Line]:
-        """The metric lines."""
+        """Return the metric lines."""
         return read_metrics(self.path)
 
     def last_line(self) -> Line:
-        """The newest metric line; empty where there is none."""
+        """Return the newest metric line; empty where there is none."""
         return next(reversed(self.lines()), {})
 
     def record_session(self, event: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ class Run:
         return self.checkpoints / f"step-{step:09d}.safetensors"
 
     def keep_last(self, path: Path, keep: int) -> None:
-        """``last`` is now the checkpoint at ``path``; all but the newest ``keep`` numbered ones go."""
+        """Make ``last`` the checkpoint at ``path``, and delete all but the newest ``keep`` numbered ones."""
         partial = self.last.with_name(f".{self.last.name}.part-{os.getpid()}")
         try:
             os.link(path, partial)
@@ -200,7 +200,7 @@ class ReadOnlyRun(Run):
 
 
 def differences(old: Data, new: Data, considered: Data, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Dotted keys of ``considered`` whose values differ between ``old`` and ``new``."""
+    """Return the dotted keys of ``considered`` whose values differ between ``old`` and ``new``."""
     found: list[tuple[str, Any, Any]] = []
     for key, inner in considered.items():
         a, b = old.get(key), new.get(key)

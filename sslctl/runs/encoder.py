@@ -16,7 +16,7 @@ from .meta import Meta
 
 @dataclass
 class LoadedEncoder:
-    """An encoder in eval mode, and what its file says about it: a checkpoint's, or what stands for one.
+    """An encoder in eval mode with what its file says about it, a checkpoint or imported weights.
 
     ``meta.sha256`` is that of the encoder's tensors where it comes from no run of ours; ``notes`` is what its user must
     be told.
@@ -33,23 +33,23 @@ class LoadedEncoder:
         return self.spec.backbone.arch
 
     def transform(self, size: int | None = None) -> EvalTransform:
-        """How images come to this encoder, at ``size`` px where it is given."""
+        """Return how images come to this encoder, at ``size`` px where it is given."""
         return self.meta.image.transform(size)
 
     def identity(self) -> dict[str, Any]:
-        """What tells this encoder from every other: how it is built, and its weights."""
+        """Return what tells this encoder from every other: how it is built, and its weights."""
         built = self.spec.backbone.model_dump(mode="json")
         return {"backbone": built, "size": self.meta.image.size, "sha256": self.meta.sha256}
 
     def training_data(self) -> DataSpec:
-        """The images that it was trained on; SpecError for imported weights, whose images nobody knows."""
+        """Return the images that it was trained on. Raises SpecError for imported weights."""
         if self.meta.imported is not None:
             raise SpecError(f"{self.path}: imported weights, whose training images are not known", "give --data")
         return self.spec.data
 
 
 def load_encoder(path: Path) -> LoadedEncoder:
-    """The encoder in a checkpoint file or run directory; only its tensors are read.
+    """Load the encoder in a checkpoint file or run directory; only its tensors are read.
 
     The mask token of a run that hid patches is not part of the encoder. Raises CheckpointError unless every weight of
     the backbone is there with its shape and none is left over.

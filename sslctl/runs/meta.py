@@ -9,10 +9,10 @@ from typing import Any, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .. import __version__
 from ..errors import CheckpointError, SslctlError
 from ..spec.parsing import check_spec
 from ..spec.schema import SCHEMA, Spec
+from ..version import __version__
 from ..views.evaluation import EvalTransform
 
 HINT = "give a checkpoint that `sslctl pretrain` wrote"
@@ -26,19 +26,19 @@ class Facts(BaseModel):
 
 
 class ImageSpec(Facts):
-    """What images an encoder takes: side in px, and the mean and deviation of pixels in [0, 1]."""
+    """The images that an encoder takes: side in px, and the mean and deviation of pixels in [0, 1]."""
 
     size: int = Field(ge=1, le=1 << 14)
     mean: Numbers
     std: Numbers
 
     def transform(self, size: int | None = None) -> EvalTransform:
-        """Images as evaluation sees them, at ``size`` px where it is given."""
+        """Return images as evaluation sees them, at ``size`` px where it is given."""
         return EvalTransform(size or self.size, self.mean, self.std)
 
 
 class DataFacts(Facts):
-    """The images that an encoder was trained on; None where nobody knows."""
+    """The images that an encoder was trained on; None where they are not known."""
 
     name: str
     fingerprint: str | None = None
@@ -46,7 +46,7 @@ class DataFacts(Facts):
 
 
 class Imported(Facts):
-    """Where weights that no run of ours made come from, as far as their file says."""
+    """The origin of weights that no run of ours made, as far as their file says."""
 
     layout: str
     title: str | None = None
@@ -80,7 +80,7 @@ class Meta(Facts):
     classes: list[str] | None = None
 
     def but(self, **changes: Any) -> Self:
-        """The same with ``changes``, and the versions of today."""
+        """Return the same with ``changes``, and the versions of today."""
         versions = {"sslctl": __version__, "torch": torch.__version__}
         return self.model_copy(update={"versions": versions, **changes})
 
@@ -88,7 +88,7 @@ class Meta(Facts):
         return self.model_dump_json(by_alias=True, exclude_none=True)
 
     def checked_spec(self, path: Path) -> Spec:
-        """The spec; CheckpointError where this version cannot read it."""
+        """Return the spec. Raises CheckpointError where this version cannot read it."""
         try:
             return check_spec(self.spec)
         except SslctlError as e:
@@ -96,7 +96,7 @@ class Meta(Facts):
 
 
 def parse_meta(path: Path, text: str | None) -> Meta:
-    """The meta in the header of the safetensors file ``path``.
+    """Return the meta in the header of the safetensors file ``path``.
 
     Raises CheckpointError where ``text`` is not one: another tool's file, a newer schema, a value of a wrong type.
     """

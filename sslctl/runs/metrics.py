@@ -34,7 +34,7 @@ def read_metrics(folder: Path, upto: float = math.inf) -> list[Line]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number that a float can hold."""
+    """Return whether ``value`` is a finite number that a float can hold."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:

@@ -22,7 +22,7 @@ Line = dict[str, Any]
 
 
 def require(names: Iterable[str]) -> None:
-    """MachineError, with the command that helps, where a library of ``names`` is not installed."""
+    """Raise MachineError, with the pip line, where a library of ``names`` is not installed."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         extras = ",".join(EXTRAS[name] for name in missing)
@@ -30,7 +30,7 @@ def require(names: Iterable[str]) -> None:
 
 
 class Sink(Protocol):
-    """One run at one of the services, open."""
+    """One open run at one of the services."""
 
     def log(self, values: dict[str, float], step: int) -> None: ...
 
@@ -38,7 +38,7 @@ class Sink(Protocol):
 
 
 class TensorBoard:
-    """Event files in RUN/tensorboard; whatever they hold beyond ``step`` is taken back."""
+    """Event files in RUN/tensorboard; what they hold beyond ``step`` is purged."""
 
     def __init__(self, folder: Path, id_: str, step: int, config: Line) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -113,7 +113,7 @@ KINDS: dict[str, Callable[[Path, str, int, Line], Sink]] = {
 
 
 class Sinks:
-    """The sinks ``names`` of the run in ``folder``. One that fails is warned of once and left alone from there on.
+    """The sinks ``names`` of the run in ``folder``; one that fails is warned of once and then left out.
 
     A line is sent once: each sink's last step is kept beside the run, and since a resumed run repeats its lines to the
     bit, those up to it are passed over.
@@ -131,7 +131,7 @@ class Sinks:
         self._open: dict[str, Sink] = {}
 
     def begin(self, lines: Iterable[Line]) -> None:
-        """Open every sink, and send it those of the run's ``lines`` that it does not have."""
+        """Open every sink, and send it the ``lines`` that it does not have."""
         for name in self._names:
             self._attempt(name, lambda name=name: self._begin(name))  # type: ignore[misc]
         for line in lines:

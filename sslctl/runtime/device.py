@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` takes CUDA, then MPS, then the CPU. MachineError where it is not there.
+    """Return the device of that name; ``auto`` takes CUDA, then MPS, then the CPU.
 
     A process that torchrun started takes the CUDA device of its place on the machine.
     """
@@ -42,7 +42,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """What forward passes compute in; ``auto`` is bf16 where the device has instructions for it, and fp32 elsewhere."""
+    """Return the type of forward passes; ``auto`` is bf16 where the device computes in it, else fp32."""
     if precision == "auto":
         has = (
             torch.cuda.is_bf16_supported(including_emulation=False)
@@ -57,7 +57,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX), about twice as fast as float32."""
+    """Return whether the CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX), twice as fast as float32."""
     supported: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(supported.get("avx512_bf16") or supported.get("amx_bf16"))
 
@@ -159,7 +159,7 @@ def choose_workers(number: int | None) -> int:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on ``device``, within the limit of the container where there is one; None where unknown."""
+    """Return the bytes free on ``device``, within the container's limit if any; None where unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu":
@@ -175,7 +175,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: of the device, or of this process."""
+    """Return the most bytes in use so far, by the device or by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(OSError, ValueError, StopIteration):
@@ -185,6 +185,6 @@ def peak_memory(device: torch.device) -> int:
 
 
 def _bytes_in(path: str, name: str) -> int:
-    """The value of ``name`` in a file of Linux that counts in KiB."""
+    """Return the value of ``name`` in a file of Linux that counts in KiB."""
     lines = Path(path).read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def join(device: torch.device) -> None:
-    """Enter the group of processes that torchrun started, where it did and this one is not in it; left at exit.
+    """Enter the group of processes that torchrun started, if it did; it is left at exit.
 
     Tensors on CUDA travel by NCCL, all else by gloo, so that whatever is gathered may lie on the CPU.
     """
@@ -38,7 +38,7 @@ def rank() -> int:
 
 
 def collect(value: T) -> list[T]:
-    """``value`` of every process, in the order of ranks; anything that pickles."""
+    """Return ``value`` of every process, in the order of ranks; anything that pickles."""
     if world_size() == 1:
         return [value]
     found: list[Any] = [None] * world_size()
@@ -47,7 +47,7 @@ def collect(value: T) -> list[T]:
 
 
 def by_first(work: Callable[[], T]) -> T:
-    """What ``work`` returns on the first process, the only one it runs on; an SslctlError is raised on every one."""
+    """Run ``work`` on the first process alone, and return its result, or raise its SslctlError, on all."""
     if world_size() == 1:
         return work()
     told: list[Any] = [None, None]
@@ -64,7 +64,7 @@ def by_first(work: Callable[[], T]) -> T:
 
 
 def largest(value: int) -> int:
-    """The largest ``value`` of any process; what they agree on where each knows something else."""
+    """Return the largest ``value`` of any process, so that all agree."""
     if world_size() == 1:
         return value
     held = torch.tensor(value)
@@ -73,12 +73,12 @@ def largest(value: int) -> int:
 
 
 def mean(x: Tensor) -> Tensor:
-    """Mean of ``x`` over processes, with gradient."""
+    """Return the mean of ``x`` over processes, with gradient."""
     return total(x) / world_size()
 
 
 def total(x: Tensor) -> Tensor:
-    """Sum of ``x`` over processes, with gradient."""
+    """Return the sum of ``x`` over processes, with gradient."""
     if world_size() == 1:
         return x
     from torch.distributed.nn.functional import all_reduce
@@ -88,7 +88,7 @@ def total(x: Tensor) -> Tensor:
 
 
 def gather(x: Tensor) -> Tensor:
-    """``x`` of every process along the first axis, in the order of ranks, with gradient: (B, ...) -> (W·B, ...)."""
+    """Return ``x`` of every process along the first axis, by rank, with gradient: (B, ...) -> (W·B, ...)."""
     if world_size() == 1:
         return x
     out: Tensor = _Gather.apply(x)

@@ -18,7 +18,7 @@ SIGNALS |= {
 
 
 class StopRequest:
-    """While entered, ``requested`` is the exit code to leave with, or None.
+    """Signal handlers and a clock: while entered, ``requested`` is the exit code to leave with, or None.
 
     A second Ctrl-C raises KeyboardInterrupt at once. ``max_minutes`` counts from entering.
     """

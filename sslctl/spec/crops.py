@@ -40,13 +40,13 @@ class CropPlan(NamedTuple):
 
 
 def _plain(x: float) -> str:
-    """Every digit of ``x`` and no exponent, which the grammar does not have: 1e-05 -> 0.00001."""
+    """Write every digit of ``x`` without an exponent, which the grammar does not have: 1e-05 -> 0.00001."""
     text = format(Decimal(repr(x)), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def parse_crops(text: str) -> CropPlan:
-    """The plan that ``text`` describes.
+    """Return the plan that ``text`` describes.
 
     Raises SpecError, with the grammar and an example, where it describes none.
     """

@@ -27,7 +27,7 @@ def _refused(problem: str, place: Any) -> yaml.MarkedYAMLError:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """YAML without its traps: a key twice is an error, 1e-3 is a number, aliases and tags are refused."""
+    """A YAML loader without YAML's traps: duplicate keys, aliases and tags are errors, 1e-3 is a number."""
 
     depth = 0
 
@@ -81,7 +81,7 @@ PlainLoader.add_constructor("tag:yaml.org,2002:float", _number)
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The plain value that ``text`` holds; SpecError with line and column where it holds none."""
+    """Return the plain value in ``text``. Raises SpecError with line and column where it is not YAML."""
     if len(text) > MAX_BYTES:
         raise _too_long(where)
     try:
@@ -95,7 +95,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_spec_file(path: Path) -> Data:
-    """The sections in the file; SpecError where it cannot be read or is no mapping."""
+    """Return the sections in the file. Raises SpecError where it cannot be read or holds none."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -118,7 +118,7 @@ def _too_long(where: str) -> SpecError:
 
 
 def parse_set(word: str) -> Data:
-    """``a.b=c`` as nested mappings, ``c`` read as YAML."""
+    """Return ``a.b=c`` as nested mappings, with ``c`` read as YAML."""
     path, equals, value = word.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys) or len(keys) > MAX_DEPTH:
@@ -130,7 +130,7 @@ def parse_set(word: str) -> Data:
 
 
 def merge(*layers: Mapping[str, Any]) -> Data:
-    """Later layers win, key by key, down through the mappings."""
+    """Merge mappings key by key, down through nested ones; later layers win."""
     result: Data = {}
     for layer in layers:
         for key, value in layer.items():
@@ -140,7 +140,7 @@ def merge(*layers: Mapping[str, Any]) -> Data:
 
 
 def problems(model: type[BaseModel], data: Data, prefix: str = "") -> list[str]:
-    """Every reason why ``data`` is no ``model``, one line each, with dotted paths and suggestions."""
+    """Return every reason why ``data`` is not a ``model``, a line each, with dotted paths and suggestions."""
     try:
         model.model_validate_json(_as_json(data), strict=True)
     except ValidationError as e:
@@ -149,7 +149,7 @@ def problems(model: type[BaseModel], data: Data, prefix: str = "") -> list[str]:
 
 
 def check(model: type[BaseModel], data: Data, prefix: str = "") -> BaseModel:
-    """``data`` as a ``model``; SpecError with every problem."""
+    """Return ``data`` as a ``model``. Raises SpecError with every problem."""
     if found := problems(model, data, prefix):
         raise refuse(found)
     return model.model_validate_json(_as_json(data), strict=True)
@@ -169,7 +169,7 @@ def check_spec(data: Data) -> Spec:
 
 
 def _as_json(data: Data) -> bytes:
-    """``data`` as JSON, which pydantic checks more strictly than Python's values: true is no number there."""
+    """Return ``data`` as JSON, which pydantic checks more strictly than Python values: true is not a number."""
     text = json.dumps(data, ensure_ascii=False)
     try:
         return text.encode()
@@ -178,7 +178,10 @@ def _as_json(data: Data) -> bytes:
         raise SpecError(f"spec: the text that ends {near} is not UTF-8", "rename the file or folder") from e
 
 
-# What pydantic found, in our words; {} are the values that it names.
+FLAGS = {"data.path": "--data", "method.name": "--method", "data": "--data", "method": "--method"}
+"""Options of the keys without a default."""
+
+# The errors of pydantic in our words; {} are the values that it names.
 _REASONS = {
     "int_type": "is not a whole number",
     "int_from_float": "is not a whole number",
@@ -205,7 +208,7 @@ def _line(model: type[BaseModel], error: Any, prefix: str) -> str:
         known = list(_fields(model, path[:-1]))
         return f"{dotted}: no such key" + (closest(path[-1], known) or f"; known: {', '.join(known)}")
     if kind == "missing":
-        return f"{dotted}: must be given"
+        return f"{dotted}: missing" + (f" `{FLAGS[dotted]}`" if dotted in FLAGS else "")
     if kind == "literal_error":
         words = re.findall(r"'([^']*)'", reason)
         return f"{dotted}: {_shown(value)} is not one of {', '.join(words)}{closest(str(value), words)}"
@@ -216,13 +219,13 @@ def _line(model: type[BaseModel], error: Any, prefix: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """``value`` as somebody would write it, cut where it is long."""
+    """Return ``value`` as a person would write it, shortened where it is long."""
     text = f"'{value}'" if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "…" + text[-1]
 
 
 def _fields(model: type[BaseModel], path: list[str]) -> Iterator[str]:
-    """The keys allowed at ``path`` within ``model``."""
+    """Yield the keys allowed at ``path`` within ``model``."""
     for part in path:
         found = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
         if found is None or not (isinstance(found.annotation, type) and issubclass(found.annotation, BaseModel)):

@@ -48,7 +48,7 @@ Scale = Annotated[tuple[float, float], AfterValidator(_within_an_image)]
 
 
 class ViewsSpec(Section):
-    """What the views are; a value left out is the method's own."""
+    """The views; a value left out is the method's own."""
 
     multi_crop: str | None = Field(None, description="crop grammar, for example 2x160+4x96")
     scale: Scale | None = Field(
@@ -102,7 +102,7 @@ class BackboneSpec(Section):
 
 
 class MethodSpec(BaseModel):
-    """The objective's name; its own parameters beside it are checked by the method."""
+    """The objective's name; the method checks its own parameters, which stand beside it."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
@@ -171,7 +171,7 @@ class RunSpec(Section):
     @field_validator("log_to", mode="before")
     @classmethod
     def _in_one_word(cls, names: Any) -> Any:
-        """``tensorboard,wandb`` as on the command line, and lists, which strictness refuses."""
+        """Accept ``tensorboard,wandb`` as on the command line, and lists, which strict mode refuses."""
         names = [word.strip() for word in names.split(",")] if isinstance(names, str) else names
         return (
             tuple(dict.fromkeys(names)) if isinstance(names, list) and all(isinstance(n, str) for n in names) else names
@@ -185,7 +185,7 @@ class RunSpec(Section):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes words that YAML 1.1 takes for words and 1.2 for numbers, such as a folder named 1e5 or 08."""
+    """A YAML writer that quotes words which YAML 1.2 takes for numbers, such as a folder named 1e5 or 08."""
 
     def text(self, value: str) -> yaml.ScalarNode:
         return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"')

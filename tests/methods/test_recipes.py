@@ -120,7 +120,7 @@ def test_names_of_methods_are_known_in_any_spelling() -> None:
         ("swav-r50-80ep", None, "no such recipe — did you mean 'swav-r50-800ep'"),
         ("small", None, "every method has one"),
         ("swav-r50-800ep", "dino", "is for swav, not dino"),
-        ("small", "dinno", "'dinno' is no method — did you mean 'dino'"),
+        ("small", "dinno", "'dinno' is not a method — did you mean 'dino'"),
     ],
 )
 def test_recipes_that_cannot_be_meant_are_refused(recipe: str, method: str | None, message: str) -> None:

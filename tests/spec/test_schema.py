@@ -77,7 +77,7 @@ def test_every_error_is_told_at_once() -> None:
         ("views", None, "views: null is not a section"),
         ("method", "swav", "method: 'swav' is not a section"),
         ("optim.betas", 0.9, "optim.betas: 0.9 is not a list"),
-        ("optim.betas", [0.9], "optim.betas.1: must be given"),
+        ("optim.betas", [0.9], "optim.betas.1: missing"),
         ("optim.betas", [0.9, 0.99, 0.999], "optim.betas: [0.9, 0.99, 0.999] has more than 2 values"),
     ],
 )
