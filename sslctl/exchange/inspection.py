@@ -1,4 +1,4 @@
-"""What a file or folder is, without using it: a run, a checkpoint, other tools' weights, a set of images."""
+"""Inspection of a file or folder: a run, a checkpoint, another tool's weights, a set of images."""
 
 from __future__ import annotations
 
@@ -19,91 +19,91 @@ from .exports.target import sha256
 from .imports.container import read_foreign
 from .open_encoder import import_any, is_foreign
 
-Found = dict[str, Any]
-REPORT = "parity.json"  # of an export: its files and their sha256
-NOTHING = "give a run, a checkpoint, a file of weights, or a folder of images"
+Facts = dict[str, Any]
+REPORT = "parity.json"  # of an export: lists its files and their sha256
+HINT = "give a run, a checkpoint, a weight file, or a folder of images"
 
 
-def inspect(path: Path) -> Found:
-    """What ``path`` is: always ``kind``, ``path`` and ``bytes``, else as much as it says of itself.
+def inspect(path: Path) -> Facts:
+    """Return facts about ``path``: always ``kind``, ``path`` and ``bytes``, and more by kind. No code in it is run.
 
-    ``kind`` is run, checkpoint, features, weights (an encoder of another tool), tensors (without an encoder that is
-    known: ``reason`` says why), export (of ours, in a format that is not read) or images. Nothing in it is run. Raises
-    CheckpointError where it is none of these, or damaged.
+    ``kind`` is run, checkpoint, features, weights (an encoder of another tool), tensors (no known encoder; ``reason``
+    says why), export (by sslctl, in a format that it does not import) or images. Raises CheckpointError for anything
+    else, and for a damaged file.
     """
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file or directory", NOTHING)
+        raise CheckpointError(f"{path}: no such file or directory", HINT)
     if path.is_dir():
         files = [file for file in path.rglob("*") if file.is_file()]
-        about = {"path": str(path), "bytes": sum(file.stat().st_size for file in files), "files": len(files)}
+        size: Facts = {"path": str(path), "bytes": sum(file.stat().st_size for file in files), "files": len(files)}
     else:
-        about = {"path": str(path), "bytes": path.stat().st_size}
-    exported = _exported(path)
+        size = {"path": str(path), "bytes": path.stat().st_size}
+    export = _export_report(path)
     try:
-        found = _inside(path)
+        facts = _content(path)
     except CheckpointError:
-        if not exported:
+        if not export:
             raise
-        found = {"kind": "export"}
-    return found | about | exported
+        facts = {"kind": "export"}
+    return facts | size | export
 
 
-def _exported(path: Path) -> Found:
-    """What the report of an export says, where one lists ``path``: ``export``, and which files are not as it says."""
-    inside = path.is_dir()
-    for report in (path / REPORT,) if inside else (path.with_name(REPORT), path.with_suffix(f".{REPORT}")):
+def _export_report(path: Path) -> Facts:
+    """Return the ``export`` report that lists ``path`` and the files ``changed`` since; nothing if there is none."""
+    is_folder = path.is_dir()
+    for report in (path / REPORT,) if is_folder else (path.with_name(REPORT), path.with_suffix(f".{REPORT}")):
         try:
-            said = json.loads(report.read_text("utf-8"))
-            listed = {str(name): str(value) for name, value in said["files"].items()}
+            content = json.loads(report.read_text("utf-8"))
+            listed = {str(name): str(value) for name, value in content["files"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-        if inside or path.name in listed:
+        if is_folder or path.name in listed:
             changed = [name for name, value in listed.items() if sha256(report.parent / Path(name).name) != value]
-            return {"export": said, "changed": changed}
+            return {"export": content, "changed": changed}
     return {}
 
 
-def _inside(path: Path) -> Found:
+def _content(path: Path) -> Facts:
     if is_foreign(path):
-        return _weights(path)
+        return _foreign_weights(path)
     if path.is_file():
-        return _ours(path)
+        return _own_file(path)
     if (path / "checkpoints").is_dir():
         return _run(path)
     if any(path.glob("*.safetensors")):
-        return {"file": find(path).name, **_ours(find(path))}
+        return {"file": find(path).name, **_own_file(find(path))}
     try:
         source = open_source(str(path), labelled=False)
     except SslctlError as e:
-        raise CheckpointError(f"{path}: neither a run nor weights nor images: {e.message}", NOTHING) from e
+        raise CheckpointError(f"{path}: not a run, weights or images: {e.message}", HINT) from e
     return {"kind": "images", "images": len(source), "classes": len(source.classes)}
 
 
-def _run(path: Path) -> Found:
-    """A run: its newest checkpoint that reads well, the health and scores of its last step, and its files."""
+def _run(path: Path) -> Facts:
+    """Return the newest readable checkpoint of a run, health and scores of its last step, and its files."""
     run = Run(path)
     skipped: list[str] = []
-    held = sorted(run.checkpoints.glob("*.safetensors"))
+    checkpoints = sorted(run.checkpoints.glob("*.safetensors"))
     last = run.last_line()
     scores = {key: value for key, value in last.items() if key.startswith("probe_")}
-    found: Found = {"kind": "run", "checkpoints": [file.name for file in held], "unreadable": skipped}
+    facts: Facts = {"kind": "run", "checkpoints": [file.name for file in checkpoints], "unreadable": skipped}
     try:
-        found |= _ours(find(path)) | {"kind": "run", "file": find(path).name}
+        facts |= _own_file(find(path)) | {"kind": "run", "file": find(path).name}
     except CheckpointError as e:
         skipped.append(e.message)
-    told = {key: last.get(key) for key in ("step", "epoch", "loss", "lr", "images_per_second")}
-    return found | {"health": last.get("health"), "last_line": told, "scores": scores}
+    newest = {key: last.get(key) for key in ("step", "epoch", "loss", "lr", "images_per_second")}
+    return facts | {"health": last.get("health"), "last_line": newest, "scores": scores}
 
 
-def _ours(path: Path) -> Found:
-    """A checkpoint of ours, its sha256 verified, or a file of features."""
+def _own_file(path: Path) -> Facts:
+    """Return facts about a checkpoint of sslctl, its sha256 verified, or about a file of features."""
     try:
         with safe_open(path, "pt") as file:
-            said = json.loads((file.metadata() or {}).get("sslctl", "{}"))
+            header = json.loads((file.metadata() or {}).get("sslctl", "{}"))
     except (SafetensorError, OSError, ValueError) as e:
-        raise CheckpointError(f"{path}: no safetensors file, or a damaged one: {e}", NOTHING) from e
-    if "key" in said and "spec" not in said:
-        return {"kind": "features", "key": said["key"], "skipped": len(said.get("skipped", []))}
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged: {e}", HINT) from e
+    if "key" in header and "spec" not in header:
+        return {"kind": "features", "key": header["key"], "skipped": len(header.get("skipped", []))}
     meta, tensors = read(path)
     spec, content = meta.spec, meta.model_dump(mode="json", by_alias=True, exclude_none=True)
     keys = ("step", "image", "data", "schema", "versions", "sha256", "imported", "finetuned", "classes")
@@ -117,15 +117,15 @@ def _ours(path: Path) -> Found:
     }
 
 
-def _weights(path: Path) -> Found:
-    """Another tool's weights: what they are recognised as; or, where no encoder is in them, why not."""
-    listed = {} if path.is_dir() else _tensors(read_foreign(path).tensors)
+def _foreign_weights(path: Path) -> Facts:
+    """Return how another tool's weights are recognised, or why they are not."""
+    listing = {} if path.is_dir() else _tensors(read_foreign(path).tensors)
     try:
-        encoder, taken = import_any(path)
+        encoder, extracted = import_any(path)
     except CheckpointError as e:
-        if not listed:
+        if not listing:
             raise
-        return {"kind": "tensors", "reason": e.message, "hint": e.hint, **listed}
+        return {"kind": "tensors", "reason": e.message, "hint": e.hint, **listing}
     spec = encoder.spec.backbone.model_dump(mode="json")
     return {
         "kind": "weights",
@@ -134,12 +134,12 @@ def _weights(path: Path) -> Found:
         "image": encoder.meta.image.model_dump(mode="json"),
         "sha256": encoder.meta.sha256,
         "notes": encoder.notes,
-        **(listed or _tensors(taken.held)),
+        **(listing or _tensors(extracted.tensors)),
     }
 
 
-def _tensors(tensors: Mapping[str, Tensor]) -> Found:
-    """All tensors by name, and how many there are in each group of names."""
+def _tensors(tensors: Mapping[str, Tensor]) -> Facts:
+    """Return shape and type of all tensors by name, and how many there are in each group of names."""
     groups = Counter(".".join(name.split(".")[:2]) if name.count(".") > 1 else name.split(".")[0] for name in tensors)
     return {
         "numbers": sum(t.numel() for t in tensors.values()),

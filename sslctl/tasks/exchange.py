@@ -50,7 +50,7 @@ def export(
     from .results import Export, ExportParity
 
     feedback, model = Feedback(None, notes), load(encoder, notes=notes)
-    feedback.note(f"exporting {model.arch}, comparing it with {form.who} in a fresh process")
+    feedback.note(f"exporting {model.arch}, comparing it with {form.library} in a fresh process")
     done = write.export(
         model,
         Path(out),
@@ -58,11 +58,11 @@ def export(
         features=features,
         preprocess=preprocess,
         licence=licence,
-        scored=[Path(path) for path in scores or ()],
+        score_files=[Path(path) for path in scores or ()],
         force=force,
     )
     feedback.warn_all(done.notes)
-    feedback.note(f"{done.images}: {done.parity}; allowed is {done.tolerance:g}")
+    feedback.note(f"{done.images}: {done.parity}; the tolerance is {done.tolerance:g}")
     feedback.note(f"load it, from {done.path.parent}, with:\n{done.code.rstrip()}")
     return Export(
         out=str(out),
@@ -96,7 +96,7 @@ def import_weights(
     one_of("--branch", branch, BRANCHES, "branch")
 
     from ..exchange.imports.parity import write_import
-    from ..exchange.imports.recognise import Wishes
+    from ..exchange.imports.recognise import ImportOptions
     from ..exchange.open_encoder import import_any, is_foreign
     from .results import Import, ImportParity
 
@@ -105,7 +105,8 @@ def import_weights(
     if by_name or (path.exists() and not is_foreign(path)):
         hint = f"see what it is: sslctl inspect {file}" if path.exists() else f"as it is: sslctl knn {file} --data …"
         raise SpecError(f"{file}: not a file or folder of another tool, so there is nothing to import", hint)
-    encoder, taken = import_any(path, Wishes(layout, branch, arch, depth, heads))  # type: ignore[arg-type]  # checked
+    options = ImportOptions(layout, branch, arch, depth, heads)  # type: ignore[arg-type]  # checked above
+    encoder, extracted = import_any(path, options)
     origin, image = encoder.meta.imported, encoder.meta.image
     assert origin is not None
     which = f", {origin.branch}" if origin.branch else ""
@@ -116,12 +117,12 @@ def import_weights(
     feedback.note(f"taken: {encoder.arch}, {image.size} px, {count} tensors after '{origin.prefix}'{which}{off}")
     feedback.note(f"left over: {left or 'nothing'}")
     feedback.warn_all(encoder.notes)
-    parity = ImportParity(**write_import(encoder, taken, Path(out), force))
+    parity = ImportParity(**write_import(encoder, extracted, Path(out), force))
     feedback.note(
         f"against {parity.against}, {parity.images} images of {parity.of} at {parity.size} px: largest difference "
         f"{parity.absolute:.2g} ({parity.relative:.2g} of the largest number), smallest cosine {parity.cosine:.7f}"
     )
-    facts: dict[str, Any] = origin.model_dump(mode="json") | {"left_over": taken.left}
+    facts: dict[str, Any] = origin.model_dump(mode="json") | {"left_over": extracted.left_over}
     return Import(
         out=str(out),
         **facts,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..data import Source
     from ..runs.encoder import LoadedEncoder
     from ..visualize.maps.attention import AttentionMaps as Maps
-    from ..visualize.maps.attention import Look
+    from ..visualize.maps.attention import MapOptions
     from .results import AttentionMaps, PatchColours
 
 OWN, RANDOM, SHARP, CENTRE = "this encoder", "random weights", "random, as sharp", "centre prior"
@@ -50,7 +50,7 @@ def attn_map(
     not have, DataError where nothing can be read.
     """
     from ..runtime.device import choose_device
-    from ..visualize.maps.attention import Look, choose_kind
+    from ..visualize.maps.attention import MapOptions, choose_kind
     from ..visualize.maps.pictures import parse_pictures, write_maps
     from ..visualize.maps.video import is_video, write_video
     from .encoders import load, open_images
@@ -60,26 +60,26 @@ def attn_map(
     wanted = parse_pictures(pictures if isinstance(pictures, str) else ",".join(pictures))
     model = load(encoder, notes=feedback.notes)
     backbone, image = model.backbone.to(choose_device(device)), model.meta.image
-    look = Look(choose_kind(backbone, kind), size or image.size, image.mean, image.std, block, threshold)
-    result: dict[str, Any] = {"arch": model.arch, "kind": look.kind, "block": block}
-    result |= {"threshold": threshold, "area": look.size}
+    map_options = MapOptions(choose_kind(backbone, kind), size or image.size, image.mean, image.std, block, threshold)
+    result: dict[str, Any] = {"arch": model.arch, "kind": map_options.kind, "block": block}
+    result |= {"threshold": threshold, "area": map_options.size}
     target, video = Path("maps" if out is None else out), Path(images).expanduser()
     if is_video(video):
-        label = f"{look.kind} of {model.arch} over the frames of {images}, into {target}"
+        label = f"{map_options.kind} of {model.arch} over the frames of {images}, into {target}"
         feedback.note(label)
         return AttentionMaps(
-            **result, out=str(target), **write_video(backbone, video, target, look, feedback.counter(label))
+            **result, out=str(target), **write_video(backbone, video, target, map_options, feedback.counter(label))
         )
     source = open_images(images)
     failed: list[dict[str, str]] = []
     if masks is not None:
-        scores, failed = _score(model, source, Path(masks), look, feedback)
+        scores, failed = _score(model, source, Path(masks), map_options, feedback)
         result |= scores
     if masks is None or out is not None:
-        label = f"{look.kind} of {model.arch} over {len(source)} images, into {target}"
+        label = f"{map_options.kind} of {model.arch} over {len(source)} images, into {target}"
         feedback.note(label)
         written, failed = write_maps(
-            backbone, source, target, look, pictures=wanted, raw=npy, progress=feedback.counter(label)
+            backbone, source, target, map_options, pictures=wanted, raw=npy, progress=feedback.counter(label)
         )
         result |= {"out": str(target), "images": written}
     found = AttentionMaps(**result, failed=failed)
@@ -88,32 +88,32 @@ def attn_map(
 
 
 def _score(
-    encoder: LoadedEncoder, source: Source, masks: Path, look: Look, feedback: Feedback
+    encoder: LoadedEncoder, source: Source, masks: Path, map_options: MapOptions, feedback: Feedback
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Scores of the maps by the true ``masks``, of random weights' maps and a centre prior; and unreadable images."""
     from ..evaluate.baselines import random_backbone
     from ..visualize.maps.attention import attention_maps
-    from ..visualize.maps.localisation import as_sharp, centre_prior, gain, localise, rows
-    from ..visualize.maps.true_masks import Truth
+    from ..visualize.maps.localisation import centre_prior, gain, match_entropy, score_maps, summarise
+    from ..visualize.maps.true_masks import TrueMasks
 
-    truth, net = Truth(masks), encoder.backbone
+    truth, net = TrueMasks(masks), encoder.backbone
     fresh = random_backbone(encoder.spec.backbone, encoder.meta.image.size).to(next(net.parameters()))
 
     def maps_of(image: NDArray[np.uint8]) -> dict[str, Maps]:
-        own, random = attention_maps(net, image, look), attention_maps(fresh, image, look)
-        centre = centre_prior(image, look, net.stride)
-        return {OWN: own, RANDOM: random, SHARP: as_sharp(random, own), CENTRE: centre}
+        own, random = attention_maps(net, image, map_options), attention_maps(fresh, image, map_options)
+        centre = centre_prior(image, map_options, net.stride)
+        return {OWN: own, RANDOM: random, SHARP: match_entropy(random, own), CENTRE: centre}
 
-    label = f"{look.kind} maps of {encoder.arch} against the masks in {masks}"
+    label = f"{map_options.kind} maps of {encoder.arch} against the masks in {masks}"
     feedback.note(label)
-    found, failed = localise(source, truth, maps_of, feedback.counter(label))
+    found, failed = score_maps(source, truth, maps_of, feedback.counter(label))
     if truth.missing:
         feedback.warn(f"{len(truth.missing)} images have no mask and are left out, the first: {truth.missing[0]}")
     gains = {name: gain(found[OWN], found[name]) for name in (RANDOM, SHARP, CENTRE)}
     return {
         "scored": len(found[OWN]["best head"]["jaccard"]),
         "without_mask": len(truth.missing),
-        "scores": {name: [row.as_dict() for row in rows(part)] for name, part in found.items()},
+        "scores": {name: [row.as_dict() for row in summarise(part)] for name, part in found.items()},
         "gains": {name: {"jaccard": v, "interval": (low, high)} for name, (v, low, high) in gains.items()},
     }, failed
 
@@ -134,7 +134,7 @@ def pca(
     ``result.failed`` lists the images that cannot be read. Raises DataError where none can be read.
     """
     from ..runtime.device import choose_device
-    from ..visualize.maps.patch_pca import sight, write_pca
+    from ..visualize.maps.patch_pca import feature_function, write_pca
     from .encoders import load, open_images
     from .results import Explained, Failed, Painted, PatchColours
 
@@ -144,8 +144,10 @@ def pca(
     source, area = open_images(images), size or image.size
     label = f"patch features of {model.arch} over {len(source)} images, into {out}"
     feedback.note(label)
-    see = sight(backbone, image.mean, image.std, area)
-    written, failed, basis = write_pca(see, backbone.stride, source, out, whole=whole, progress=feedback.counter(label))
+    features_of = feature_function(backbone, image.mean, image.std, area)
+    written, failed, basis = write_pca(
+        features_of, backbone.stride, source, out, whole=whole, progress=feedback.counter(label)
+    )
     result = PatchColours(
         out=str(out),
         sheet=str(out / "sheet.png"),

@@ -21,7 +21,7 @@ from ..runs.directory import Run
 from ..runs.sinks import Sinks
 from ..runtime import distributed
 from ..version import __version__
-from ..visualize.maps.over_time import Glimpses
+from ..visualize.maps.over_time import MapRecorder
 from .feedback import Feedback
 from .report import draw_report
 
@@ -37,7 +37,7 @@ class Session:
         self.training, self.run, self.feedback, self.callback = training, run, feedback, callback
         self.first = distributed.rank() == 0  # of several processes, the one that writes
         self.sinks = Sinks(training.spec.run.log_to, run.path, training.spec.dump(), feedback.warn)
-        self._glimpses: Glimpses | None = None
+        self._glimpses: MapRecorder | None = None
         self._trained = False  # there was something left to do
 
     def __enter__(self) -> Self:
@@ -81,7 +81,7 @@ class Session:
 
     def _open_glimpses(self, step: int) -> None:
         t = self.training
-        self._glimpses = Glimpses(self.run.path, t.method.encoder(), t.source, t.meta.image.transform(), t.total)
+        self._glimpses = MapRecorder(self.run.path, t.method.encoder(), t.source, t.meta.image.transform(), t.total)
         self._glimpses.begin(step)
 
     def _start(self, step: int) -> dict[str, Any]:

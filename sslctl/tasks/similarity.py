@@ -30,9 +30,9 @@ def neighbours(
 
     ``result.failed`` lists the images that cannot be read. Raises DataError where none is left.
     """
-    from ..visualize import neighbour_sheet as sheet
-    from ..visualize.maps.over_time import spaced
-    from ..visualize.paint import save
+    from ..visualize.maps.over_time import evenly_spaced
+    from ..visualize.neighbour_sheet import class_agreement, draw_neighbours, nearest, neighbour_entries
+    from ..visualize.paint import save_png
     from .encoders import Machine, failed_of, features_of, load, open_images
     from .results import Neighbours, Query
 
@@ -44,18 +44,18 @@ def neighbours(
     parts = [features_of(model, source, machine, feedback, store=not o["no_cache"])]
     if others is not source:
         parts.append(features_of(model, others, machine, feedback, store=False))
-    looked_in, asked, sources = parts[0], parts[-1], (source, others)
-    near = sheet.nearest(looked_in, asked, spaced(asked.x, rows), k)
-    found = sheet.describe(near, looked_in, asked, sources)
-    save(sheet.draw(near, found, looked_in, asked, sources), Path(out))
-    failed, same = failed_of(*parts), sheet.agreement(found)
+    gallery, asked, sources = parts[0], parts[-1], (source, others)
+    near = nearest(gallery, asked, evenly_spaced(asked.x, rows), k)
+    entries = neighbour_entries(near, gallery, asked, sources)
+    save_png(draw_neighbours(near, entries, gallery, asked, sources), Path(out))
+    failed, same = failed_of(*parts), class_agreement(entries)
     if same is not None:
         feedback.note(f"{100 * same:.0f} % of the neighbours have the class of the image they are near to")
     feedback.warn_unreadable(failed, sum(len(part.x) for part in parts) + len(failed))
     return Neighbours(
         out=str(out),
         arch=model.arch,
-        queries=[Query.model_validate(query) for query in found],
+        queries=[Query.model_validate(query) for query in entries],
         same_class=same,
         failed=failed,
     )
@@ -80,18 +80,18 @@ def projection(
     one_of("--by", by, ("pca", "umap"), "projection")
 
     from ..files import write_atomically
-    from ..visualize.projection import flatten, some, write_page
+    from ..visualize.projection import project, render_page, subset
     from .encoders import Machine, failed_of, features_of, load, open_images
     from .results import Projection
 
     o = opt.with_defaults(opt.FeatureOptions, options)
     feedback, machine = Feedback.of(o), Machine.of(o)
     model = load(encoder, notes=feedback.notes)
-    source = some(open_images(data), most)
+    source = subset(open_images(data), most)
     features = features_of(model, source, machine, feedback, store=not o["no_cache"])
-    places, about = flatten(features.x, by, seed)
+    places, about = project(features.x, by, seed)
     title = f"{source.name}, as {model.arch} sees it"
-    page = write_page(features, places, source, title, about, feedback.counter("thumbnails"))
+    page = render_page(features, places, source, title, about, feedback.counter("thumbnails"))
     write_atomically(Path(out), page)
     failed = failed_of(features)
     feedback.warn_unreadable(failed, len(source))

@@ -1,4 +1,4 @@
-"""Runs side by side: their settings and newest metrics, and their curves in one picture."""
+"""Runs side by side: their settings and newest metrics, and a picture of their curves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import CheckpointError
 from ..runs.metrics import is_number
 from ..spec.parsing import read_spec_file
-from .report.history import HINT, metric_lines
+from .report.history import HINT, read_metric_lines, short_names
 
 CURVES = {
     "top1": "top-1 on the test images, %",
@@ -25,16 +25,16 @@ CURVES = {
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run for a comparison: its row of the table, and the points of its curves."""
+    """A run in a comparison: its row of the table and the points of its curves."""
 
-    name: str
+    path: Path
     row: dict[str, Any]
     curves: dict[str, list[tuple[float, float]]]  # (epoch, value)
 
 
 def read_run(path: Path) -> RunSummary:
-    """Read the directory ``path`` of a pretraining or a fine-tuning. Raises CheckpointError where it has no metrics."""
-    lines = metric_lines(path)
+    """Read a run of pretraining or fine-tuning. Raises CheckpointError if it has no metrics."""
+    lines = read_metric_lines(path)
     curves = {
         key: [(float(line["epoch"]), float(line[key])) for line in lines if is_number(line.get(key))] for key in CURVES
     }
@@ -42,29 +42,23 @@ def read_run(path: Path) -> RunSummary:
     for line in lines:  # the newest value of each
         row |= {key: line[key] for key in ("epoch", *CURVES) if is_number(line.get(key))}
         row |= {"health": line["health"]} if isinstance(line.get("health"), str) else {}
-    row |= _finetuned(path) if (path / "result.json").is_file() else _pretrained(path)
-    return RunSummary(path.name or str(path), row, {key: points for key, points in curves.items() if points})
-
-
-def names(runs: Sequence[RunSummary]) -> list[str]:
-    """Short names of the runs, the whole path where two would be alike."""
-    short = [run.name for run in runs]
-    return [run.row["run"] if short.count(run.name) > 1 else run.name for run in runs]
+    row |= _finetuning_row(path) if (path / "result.json").is_file() else _pretraining_row(path)
+    return RunSummary(path, row, {key: points for key, points in curves.items() if points})
 
 
 def plot(runs: Sequence[RunSummary], suffix: str) -> bytes:
-    """The curves of ``runs`` as a file of kind ``suffix`` (png, svg or pdf): a panel for each quantity, over epochs."""
+    """Plot curves over epochs, a panel for each quantity, as the bytes of a ``suffix`` file: png, svg or pdf."""
     from matplotlib.figure import Figure
 
     panels = [key for key in CURVES if any(key in run.curves for run in runs)]
     figure = Figure(figsize=(6 * len(panels), 4.2), layout="constrained")
     for axes, key in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for i, (name, run) in enumerate(zip(names(runs), runs, strict=True)):
+        for i, (name, run) in enumerate(zip(short_names([run.path for run in runs]), runs, strict=True)):
             points = run.curves.get(key, [])
             scale = 1.0 if key in ("loss", "value") else 100.0
             style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":", "-.")[i // 10 % 4]}
             if points:
-                label = name.replace("$", r"\$")  # a name is no formula
+                label = name.replace("$", r"\$")  # matplotlib takes $ for a formula
                 marker = "o" if len(points) < 30 else ""
                 x, y = [e for e, _ in points], [scale * v for _, v in points]
                 axes.plot(x, y, label=label, marker=marker, markersize=3, **style)
@@ -77,7 +71,7 @@ def plot(runs: Sequence[RunSummary], suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def _finetuned(path: Path) -> dict[str, Any]:
+def _finetuning_row(path: Path) -> dict[str, Any]:
     try:
         result = json.loads((path / "result.json").read_text("utf-8"))
         protocol = result["protocol"]
@@ -93,14 +87,14 @@ def _finetuned(path: Path) -> dict[str, Any]:
             "n_test": int(result["n_test"]),
         }
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise CheckpointError(f"{path}: its result.json is not one of `sslctl finetune`", HINT) from e
+        raise CheckpointError(f"{path}: result.json was not written by `sslctl finetune`", HINT) from e
 
 
-def _pretrained(path: Path) -> dict[str, Any]:
+def _pretraining_row(path: Path) -> dict[str, Any]:
     if not (path / "spec.yaml").is_file():
-        return {"task": "finetune"}  # without a result yet
+        return {"task": "finetune"}  # which has no result yet
     spec = read_spec_file(path / "spec.yaml")
     sections = {key: value if isinstance(value, dict) else {} for key, value in spec.items()}
-    where = {"method": ("method", "name"), "arch": ("backbone", "arch"), "data": ("data", "path")}
-    found = {key: sections.get(section, {}).get(name) for key, (section, name) in where.items()}
-    return {"task": "pretrain"} | {key: None if value is None else str(value) for key, value in found.items()}
+    fields = {"method": ("method", "name"), "arch": ("backbone", "arch"), "data": ("data", "path")}
+    values = {key: sections.get(section, {}).get(name) for key, (section, name) in fields.items()}
+    return {"task": "pretrain"} | {key: None if value is None else str(value) for key, value in values.items()}

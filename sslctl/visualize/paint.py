@@ -1,4 +1,4 @@
-"""Numbers as pictures: colour maps, overlays, dimmed outsides, and sheets of labelled tiles."""
+"""Arrays as pictures: colour maps, overlays, masks, and sheets of labelled tiles."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ GAP, CAPTION = 4, 14  # px
 
 
 def colour(values: NDArray[np.floating], name: str = "inferno") -> Picture:
-    """``values`` (h, w), from their least to their largest, in the colours of matplotlib's map ``name``."""
+    """Paint ``values`` (h, w), from least to largest, in the colours of matplotlib's map ``name``."""
     low, high = float(values.min()), float(values.max())
     share = (values - low) / (high - low) if high > low else np.zeros_like(values)
     rgba: NDArray[np.float64] = matplotlib.colormaps[name](share)
     return np.rint(255 * rgba[..., :3]).astype(np.uint8)
 
 
-def black_white(keep: NDArray[np.bool_]) -> Picture:
-    """A mask (h, w) as a picture: white where it holds."""
+def mask_picture(keep: NDArray[np.bool_]) -> Picture:
+    """Paint a mask (h, w): white where it is true."""
     return np.repeat(255 * keep[..., None].astype(np.uint8), 3, 2)
 
 
 def blend(image: Picture, over: Picture, weight: float = 0.6) -> Picture:
+    """Mix two pictures, ``over`` with ``weight``."""
     return np.rint((1 - weight) * image + weight * over).astype(np.uint8)
 
 
-def dim(image: Picture, keep: NDArray[np.bool_], light: float = 0.25) -> Picture:
-    """``image`` as it is where ``keep`` (h, w) holds, dark elsewhere."""
+def darken_outside(image: Picture, keep: NDArray[np.bool_], light: float = 0.25) -> Picture:
+    """Darken ``image`` outside the mask ``keep`` (h, w)."""
     return np.where(keep[..., None], image, (light * image).astype(np.uint8))
 
 
-def fit(picture: Picture, side: int, ground: int = 255) -> Picture:
-    """``picture`` within a square of ``side`` px, its aspect kept, the rest in the grey level ``ground``."""
+def fit_square(picture: Picture, side: int, ground: int = 255) -> Picture:
+    """Resize ``picture`` into a square of ``side`` px, keeping its aspect, on the grey level ``ground``."""
     inside = Image.fromarray(picture)
     factor = side / max(inside.size)
     width, height = (max(1, round(factor * length)) for length in inside.size)
@@ -51,15 +52,15 @@ def fit(picture: Picture, side: int, ground: int = 255) -> Picture:
     return np.array(page)
 
 
-def frame(picture: Picture, rgb: tuple[int, int, int], width: int = 2) -> Picture:
-    """``picture`` with its outermost ``width`` px in one colour."""
-    framed = np.full_like(picture, rgb)
-    framed[width:-width, width:-width] = picture[width:-width, width:-width]
-    return framed
+def add_frame(picture: Picture, rgb: tuple[int, int, int], width: int = 2) -> Picture:
+    """Paint the outermost ``width`` px of ``picture`` in a colour."""
+    result = np.full_like(picture, rgb)
+    result[width:-width, width:-width] = picture[width:-width, width:-width]
+    return result
 
 
-def sheet(tiles: Sequence[tuple[str, Picture]], columns: int) -> Picture:
-    """Pictures of one size in rows, each with its caption, on white."""
+def tile_sheet(tiles: Sequence[tuple[str, Picture]], columns: int) -> Picture:
+    """Arrange pictures of equal size in rows, each with its caption, on white."""
     height, width = tiles[0][1].shape[:2]
     columns = min(columns, len(tiles))
     rows = math.ceil(len(tiles) / columns)
@@ -72,8 +73,8 @@ def sheet(tiles: Sequence[tuple[str, Picture]], columns: int) -> Picture:
     return np.asarray(page)
 
 
-def save(picture: Picture, path: Path) -> Path:
-    """``picture`` as a PNG; MachineError where the disk refuses."""
+def save_png(picture: Picture, path: Path) -> Path:
+    """Save ``picture`` as a PNG. Raises MachineError if the disk refuses."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     write_atomically(path, buffer.getvalue())

@@ -1,18 +1,18 @@
 "use strict";
-const told = JSON.parse(document.getElementById("told").textContent);
+const data = JSON.parse(document.getElementById("data").textContent);
 const plane = document.getElementById("plane"), canvas = plane.querySelector("canvas"), pen = canvas.getContext("2d");
 const card = document.getElementById("card"), sprite = document.getElementById("sprite");
 const pictures = document.getElementById("pictures"), hidden = new Set();
-const n = told.x.length, MARGIN = 24;
+const n = data.x.length, MARGIN = 24;
 let view = { scale: 1, left: 0, top: 0 }, near = -1, drag = null;
 
 const colour = (label) => label < 0 ? "hsl(215 60% 50%)" : `hsl(${(label * 137.508) % 360} 65% ${label % 2 ? 42 : 54}%)`;
 const side = () => Math.min(canvas.clientWidth, canvas.clientHeight) - 2 * MARGIN;
 const place = (i) => [
-  view.left + view.scale * (MARGIN + told.x[i] * side()),
-  view.top + view.scale * (MARGIN + (1 - told.y[i]) * side()),
+  view.left + view.scale * (MARGIN + data.x[i] * side()),
+  view.top + view.scale * (MARGIN + (1 - data.y[i]) * side()),
 ];
-const tile = (i) => [i % told.columns * told.thumb, Math.floor(i / told.columns) * told.thumb];
+const tile = (i) => [i % data.columns * data.thumb, Math.floor(i / data.columns) * data.thumb];
 
 function draw() {
   const ratio = window.devicePixelRatio || 1;
@@ -20,14 +20,14 @@ function draw() {
   canvas.height = canvas.clientHeight * ratio;
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
-  const size = pictures.checked ? Math.min(told.thumb, 10 + 6 * view.scale) : 3.2;
+  const size = pictures.checked ? Math.min(data.thumb, 10 + 6 * view.scale) : 3.2;
   for (let i = 0; i < n; i++) {
-    if (hidden.has(told.label[i])) continue;
+    if (hidden.has(data.label[i])) continue;
     const [x, y] = place(i);
-    pen.fillStyle = colour(told.label[i]);
+    pen.fillStyle = colour(data.label[i]);
     if (pictures.checked) {
       pen.fillRect(x - size / 2 - 1.5, y - size / 2 - 1.5, size + 3, size + 3);
-      pen.drawImage(sprite, ...tile(i), told.thumb, told.thumb, x - size / 2, y - size / 2, size, size);
+      pen.drawImage(sprite, ...tile(i), data.thumb, data.thumb, x - size / 2, y - size / 2, size, size);
     } else {
       pen.beginPath();
       pen.arc(x, y, i === near ? 2 * size : size, 0, 7);
@@ -40,7 +40,7 @@ function look(event) {
   const box = canvas.getBoundingClientRect(), mx = event.clientX - box.left, my = event.clientY - box.top;
   let best = 20 ** 2, found = -1;
   for (let i = 0; i < n; i++) {
-    if (hidden.has(told.label[i])) continue;
+    if (hidden.has(data.label[i])) continue;
     const [x, y] = place(i), d = (x - mx) ** 2 + (y - my) ** 2;
     if (d < best) [best, found] = [d, i];
   }
@@ -49,10 +49,10 @@ function look(event) {
   if (near < 0) return;
   const [left, top] = tile(near), big = 2;
   const shown = card.querySelector("i");
-  shown.style.cssText = `width:${big * told.thumb}px;height:${big * told.thumb}px;background-image:url(${sprite.src});` +
+  shown.style.cssText = `width:${big * data.thumb}px;height:${big * data.thumb}px;background-image:url(${sprite.src});` +
     `background-position:${-big * left}px ${-big * top}px;background-size:${big * sprite.naturalWidth}px`;
-  const label = told.label[near];
-  card.querySelector("b").textContent = (label < 0 ? "" : told.classes[label] + " · ") + told.names[near];
+  const label = data.label[near];
+  card.querySelector("b").textContent = (label < 0 ? "" : data.classes[label] + " · ") + data.names[near];
   card.style.left = `${Math.min(mx + 14, canvas.clientWidth - card.offsetWidth - 4)}px`;
   card.style.top = `${Math.min(my + 14, canvas.clientHeight - card.offsetHeight - 4)}px`;
 }
@@ -82,9 +82,9 @@ canvas.addEventListener("wheel", (event) => {
   draw();
 }, { passive: false });
 
-for (const [label, name] of told.classes.entries()) {
+for (const [label, name] of data.classes.entries()) {
   const row = document.createElement("label"), box = document.createElement("input"), dot = document.createElement("span");
-  const count = told.label.filter((other) => other === label).length;
+  const count = data.label.filter((other) => other === label).length;
   if (!count) continue;
   const many = document.createElement("small");
   box.type = "checkbox";

@@ -1,4 +1,4 @@
-"""Embeddings in two dimensions as one page: points, thumbnails, classes; opens without a network."""
+"""Embeddings in two dimensions as a page of points, thumbnails and classes that opens without a network."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from ..data.decode import BadImage
 from ..data.source import Source
 from ..errors import MachineError, SpecError
 from ..evaluate.features.extract import Features
-from .maps.patch_pca import components
-from .paint import fit
+from .maps.patch_pca import principal_components
+from .paint import fit_square
 
 HERE = Path(__file__).parent
 THUMB = 48  # px
 QUALITY = 80  # of the thumbnails' JPEG
 
 
-def flatten(x: Tensor, how: str, seed: int = 0) -> tuple[NDArray[np.float32], str]:
-    """Places of features ``x`` (n, D) in the plane, (n, 2), and a sentence on what they keep.
+def project(x: Tensor, method: str, seed: int = 0) -> tuple[NDArray[np.float32], str]:
+    """Project features ``x`` (n, D) to the plane (n, 2), and describe the projection.
 
-    Features are brought to length one, as nearest neighbours see them. ``pca``: the first two principal components.
-    Else UMAP (McInnes et al. 2018) by cosine, drawn from ``seed``. Raises SpecError for too few images, MachineError
-    where umap-learn is missing.
+    Features are normalised to unit length, as for nearest neighbours. ``pca`` takes the first two principal components,
+    ``umap`` is UMAP (McInnes et al. 2018) by cosine, random by ``seed``. Raises SpecError for too few images,
+    MachineError if umap-learn is missing.
     """
     x = F.normalize(x, dim=1)
     if len(x) < 3:
         raise SpecError(f"{len(x)} images cannot be laid out", "give three or more")
-    if how == "pca":
-        mean, axes, shares = components(x.double(), 2)
+    if method == "pca":
+        mean, axes, shares = principal_components(x.double(), 2)
         return ((x.double() - mean) @ axes.T).float().numpy(), f"PCA, {100 * sum(shares):.0f} % of the variance"
     try:
         import umap
     except ImportError as e:
-        raise MachineError("--by umap needs umap-learn, which is not here", "pip install 'sslctl[umap]'") from e
+        raise MachineError("--by umap needs umap-learn, which is not installed", "pip install 'sslctl[umap]'") from e
     neighbours = min(15, len(x) - 1)
-    start = "spectral" if len(x) > 10 else "random"  # eigenvectors of a handful of points cannot be found
-    made = umap.UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed, init=start, n_jobs=1)
-    return np.asarray(made.fit_transform(x.numpy()), np.float32), f"UMAP, {neighbours} neighbours, seed {seed}"
+    start = "spectral" if len(x) > 10 else "random"  # spectral initialisation fails for a handful of points
+    reducer = umap.UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed, init=start, n_jobs=1)
+    return np.asarray(reducer.fit_transform(x.numpy()), np.float32), f"UMAP, {neighbours} neighbours, seed {seed}"
 
 
-def write_page(
+def render_page(
     features: Features,
     places: NDArray[np.float32],
     source: Source,
@@ -61,13 +61,13 @@ def write_page(
     about: str,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> bytes:
-    """The page of ``features`` at ``places`` (n, 2): a canvas to zoom and move, thumbnails in the page itself.
+    """Render the page of ``features`` at ``places`` (n, 2): a canvas to zoom and move, with embedded thumbnails.
 
-    Whatever comes from files is escaped; the one script is allowed by its hash, and no address at all.
+    Text from files is escaped; the page allows its own script, by hash, and no address.
     """
     low, high = places.min(0), places.max(0)
     unit = (places - low) / np.maximum(high - low, 1e-12).max()
-    told: dict[str, Any] = {
+    data: dict[str, Any] = {
         "x": unit[:, 0].round(5).tolist(),
         "y": unit[:, 1].round(5).tolist(),
         "label": features.labels.tolist(),
@@ -81,8 +81,8 @@ def write_page(
     page = environment.get_template("projection.html").render(
         title=title,
         about=about,
-        told=told,
-        sprite=base64.b64encode(thumbnails(source, features.index.tolist(), told["columns"], progress)).decode(),
+        data=data,
+        sprite=base64.b64encode(thumbnails(source, features.index.tolist(), data["columns"], progress)).decode(),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -92,12 +92,12 @@ def write_page(
 def thumbnails(
     source: Source, index: Sequence[int], columns: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> bytes:
-    """The images at ``index`` side by side in rows of ``columns``, a JPEG; what can no longer be read stays grey."""
+    """Arrange the images at ``index`` in rows of ``columns`` as a JPEG; unreadable ones stay grey."""
     rows = -(-len(index) // columns)
     page = Image.new("RGB", (columns * THUMB, rows * THUMB), (128, 128, 128))
     for place, i in enumerate(index):
         try:
-            tile = fit(source.read(i), THUMB)
+            tile = fit_square(source.read(i), THUMB)
         except BadImage:
             continue
         page.paste(Image.fromarray(tile), (place % columns * THUMB, place // columns * THUMB))
@@ -107,8 +107,8 @@ def thumbnails(
     return buffer.getvalue()
 
 
-def some(source: Source, most: int) -> Source:
-    """``source`` itself, or ``most`` of its images evenly spaced."""
+def subset(source: Source, most: int) -> Source:
+    """Return ``source``, or ``most`` of its images evenly spaced if it has more."""
     if len(source) <= most:
         return source
     return source.take(torch.linspace(0, len(source) - 1, most).round().long().numpy())

@@ -61,7 +61,7 @@ def test_an_import_says_what_it_took_and_what_it_left(imported: dict[str, Any], 
     assert parity == imported["parity"] | {"checkpoint": "moco.safetensors"}
     assert parity["images"] == 16 and parity["relative"] <= parity["tolerance"] == 1e-5 and parity["cosine"] > 0.99999
     again = call("import", moco, "--out", moco.parent / "moco.safetensors")
-    assert again.exit_code == 2 and "is there already" in again.stderr
+    assert again.exit_code == 2 and "already exists" in again.stderr
     loaded = load_encoder(moco.parent / "moco.safetensors")
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():

@@ -100,7 +100,7 @@ def test_the_command_prints_one_object_and_writes_the_picture(tmp_path: Path) ->
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("empty", "absent"):
-        with pytest.raises(CheckpointError, match=r"no metrics\.jsonl"):
+        with pytest.raises(CheckpointError, match=r"has no metrics\.jsonl"):
             read_run(tmp_path / name)
     odd = tuned(tmp_path / "odd", [0.5])
     (odd / "result.json").write_text('{"top1": "high"}')

@@ -16,7 +16,7 @@ from PIL import Image
 from sslctl.data.source import ArraySource
 from sslctl.errors import MachineError, SpecError
 from sslctl.evaluate.features.extract import Features
-from sslctl.visualize.projection import THUMB, flatten, some, thumbnails, write_page
+from sslctl.visualize.projection import THUMB, project, render_page, subset, thumbnails
 
 from ..browser import Browser
 
@@ -35,7 +35,7 @@ def test_what_is_near_stays_near(how: str) -> None:
     if how == "umap":
         pytest.importorskip("umap", reason="the extra of that name is not installed")
     x, label = clusters()
-    places, about = flatten(x, how)
+    places, about = project(x, how)
     assert places.shape == (90, 2) and how.upper() in about
     distance = np.linalg.norm(places[:, None] - places[None], axis=-1) + 1e9 * np.eye(90)
     assert (label[distance.argmin(1)] == label).all()
@@ -43,26 +43,26 @@ def test_what_is_near_stays_near(how: str) -> None:
 
 def test_the_length_of_a_feature_says_nothing() -> None:
     x, _ = clusters()
-    places, about = flatten(x * torch.linspace(0.1, 3, 90)[:, None], "pca")
-    assert np.allclose(places, flatten(x, "pca")[0], atol=1e-5)
+    places, about = project(x * torch.linspace(0.1, 3, 90)[:, None], "pca")
+    assert np.allclose(places, project(x, "pca")[0], atol=1e-5)
     unit = torch.nn.functional.normalize(x, dim=1).double()
     kept = np.var(places, axis=0).sum() / float(((unit - unit.mean(0)) ** 2).sum(1).mean())
     assert about == f"PCA, {100 * kept:.0f} % of the variance"
     with pytest.raises(SpecError, match="2 images"):
-        flatten(x[:2], "pca")
+        project(x[:2], "pca")
 
 
 def test_without_umap_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(MachineError, match="umap-learn") as e:
-        flatten(clusters()[0], "umap")
+        project(clusters()[0], "umap")
     assert "sslctl[umap]" in e.value.hint
 
 
 def test_some_images_stand_for_a_large_set() -> None:
     source = ArraySource("set", np.zeros((10, 4, 4, 3), np.uint8))
-    assert some(source, 10) is source
-    assert [some(source, 4).item_name(i) for i in range(4)] == ["set[0]", "set[3]", "set[6]", "set[9]"]
+    assert subset(source, 10) is source
+    assert [subset(source, 4).item_name(i) for i in range(4)] == ["set[0]", "set[3]", "set[6]", "set[9]"]
 
 
 def test_thumbnails_lie_in_rows() -> None:
@@ -77,16 +77,16 @@ def test_the_page_opens_without_a_network_and_answers(tmp_path: Path) -> None:
     x, label = clusters(4)
     pixels = np.zeros((12, 16, 16, 3), np.uint8) + np.arange(12, dtype=np.uint8)[:, None, None, None] * 20
     source = ArraySource(NASTY, pixels, label.numpy(), ["a & b", NASTY, "c"])
-    held = Features(x, label, torch.arange(12), source.classes, [], source.name, "")
+    features = Features(x, label, torch.arange(12), source.classes, [], source.name, "")
     places = np.stack([np.repeat([0.0, 0.5, 1.0], 4), np.tile([0.0, 0.3, 0.6, 1.0], 3)], 1).astype(np.float32)
-    page = write_page(held, places, source, NASTY, "by hand")
+    page = render_page(features, places, source, NASTY, "by hand")
     assert b"<script>fetch" not in page and not re.search(rb"(src|href)=[\"']?http", page)
     path = tmp_path / "page.html"
     path.write_bytes(page)
     with Browser() as browser:
         browser.open(path)
-        told = browser.run("JSON.stringify([told.x, told.names[3], told.classes])")
-        xs, name, classes = json.loads(told)
+        answer = browser.run("JSON.stringify([data.x, data.names[3], data.classes])")
+        xs, name, classes = json.loads(answer)
         assert xs == pytest.approx(places[:, 0], abs=1e-4) and classes == source.classes and name == source.item_name(3)
         painted = (
             "[...pen.getImageData(0, 0, canvas.width, canvas.height).data].filter((v, i) => i % 4 == 3 && v).length"
@@ -108,5 +108,5 @@ def test_the_page_opens_without_a_network_and_answers(tmp_path: Path) -> None:
         requests = [event["request"]["url"] for event in browser.said("Network.requestWillBeSent")]
         assert all(url.startswith(("file:", "data:")) for url in requests), requests
         assert not browser.said("Runtime.exceptionThrown") and not browser.said("Runtime.consoleAPICalled")
-        told_off = [event["entry"]["text"] for event in browser.said("Log.entryAdded")]
-        assert not [text for text in told_off if "getImageData" not in text], told_off  # which is this test's doing
+        errors = [event["entry"]["text"] for event in browser.said("Log.entryAdded")]
+        assert not [text for text in errors if "getImageData" not in text], errors  # which is this test's doing

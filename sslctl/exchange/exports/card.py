@@ -1,4 +1,4 @@
-"""The card of an export: what the encoder is, where it comes from, how good it is, how to load it."""
+"""The card of an export: what the encoder is, where it comes from, how good it is, and the Python that loads it."""
 
 from __future__ import annotations
 
@@ -9,81 +9,81 @@ from typing import Any
 import yaml
 
 from ...runs.encoder import LoadedEncoder
-from .formats import Order, Written
-from .scores import Row
+from ...runs.meta import ImageSpec
+from .formats import ExportJob, ExportResult
+from .scores import Score
 
-UNKNOWN = "unknown"  # of the Hub's words for a licence
-# Of a recipe what decides the result; where things lie on a disk is nobody's business.
+UNKNOWN = "unknown"  # the Hub's word for a licence that nobody stated
+# The sections of a spec that decide the result; paths on this machine stay out.
 RECIPE = {"views": None, "backbone": None, "method": None, "optim": None, "run": ("epochs", "steps", "batch_size")}
 
 
-def card(order: Order, written: Written, checked: str, licence: str = UNKNOWN, found: Sequence[Row] = ()) -> str:
-    """Markdown with the front matter that the Hugging Face Hub reads.
+def card(job: ExportJob, result: ExportResult, check: str, licence: str = UNKNOWN, scores: Sequence[Score] = ()) -> str:
+    """Return the card: Markdown with the front matter that the Hugging Face Hub reads.
 
-    Its one block of Python loads the encoder and stands as ``written`` has it; ``checked`` says how its numbers were
-    compared.
+    Its one block of Python is ``result.code``; ``check`` says how the features were compared.
     """
-    encoder = order.encoder
-    told = [written.more, *(f"Note: {note}." for note in (*encoder.notes, *written.notes))]
+    encoder = job.encoder
+    remarks = [result.more, *(f"Note: {note}." for note in (*encoder.notes, *result.notes))]
     lines = [
         "---",
-        yaml.safe_dump(_front(encoder, written, licence, found), sort_keys=False, allow_unicode=True).rstrip(),
+        yaml.safe_dump(_front(encoder, result, licence, scores), sort_keys=False, allow_unicode=True).rstrip(),
         "---",
         "",
         f"# {encoder.spec.backbone.arch}, {encoder.spec.method.name}",
         "",
-        _told(encoder),
+        _summary(encoder),
         "",
         "Load it, from the directory that holds it:",
         "",
         "```python",
-        written.code.rstrip(),
+        result.code.rstrip(),
         "```",
         "",
-        *[line for text in told if text for line in (text, "")],
-        f"Checked against sslctl: {checked}.",
+        *[line for text in remarks if text for line in (text, "")],
+        f"Checked against sslctl: {check}.",
         "",
         "| | |",
         "|---|---|",
         *[f"| {key} | {value} |" for key, value in _facts(encoder, licence).items()],
         "",
     ]
-    if found:
+    if scores:
         lines += ["Scores, the encoder frozen where the protocol does not say otherwise:", ""]
         lines += ["| protocol | images | top-1 |", "|---|---|---|"]
-        lines += [f"| {_cell(row.protocol)} | {_cell(row.data)} | {row} |" for row in found]
+        lines += [f"| {_cell(row.protocol)} | {_cell(row.data)} | {row} |" for row in scores]
         lines += [""]
     if encoder.meta.imported is None:
         lines += ["Recipe:", "", "```yaml", yaml.safe_dump(_recipe(encoder), sort_keys=False).rstrip(), "```", ""]
     return "\n".join(lines)
 
 
-def _front(encoder: LoadedEncoder, written: Written, licence: str, found: Sequence[Row]) -> dict[str, Any]:
+def _front(encoder: LoadedEncoder, result: ExportResult, licence: str, scores: Sequence[Score]) -> dict[str, Any]:
     method = encoder.spec.method.name
     front: dict[str, Any] = {
         "license": licence,
-        "library_name": written.library,
+        "library_name": result.library,
         "pipeline_tag": "image-feature-extraction",
         "tags": ["self-supervised-learning", "sslctl", method],
     }
-    if found:
+    if scores:
         results = [
             {
                 "task": {"type": "image-classification"},
                 "dataset": {"name": row.data, "type": row.data},
                 "metrics": [{"type": "accuracy", "name": row.protocol, "value": round(row.top1, 4)}],
             }
-            for row in found
+            for row in scores
         ]
         front["model-index"] = [{"name": f"{encoder.spec.backbone.arch}, {method}", "results": results}]
     return front
 
 
-def _told(encoder: LoadedEncoder) -> str:
-    width = f"It gives {encoder.backbone.dim} numbers an image."
+def _summary(encoder: LoadedEncoder) -> str:
+    width = f"Its features have {encoder.backbone.dim} numbers."
     if (imported := encoder.meta.imported) is not None:
-        return f"An image encoder made elsewhere ({imported.layout}). {width}"
-    return f"An image encoder learnt without labels: {encoder.spec.method.name}, {encoder.meta.step} steps. {width}"
+        return f"An image encoder from another tool ({imported.layout}). {width}"
+    return f"An image encoder trained without labels: {encoder.spec.method.name}, {encoder.meta.step} steps. {width}"
 
 
 def _facts(encoder: LoadedEncoder, licence: str) -> dict[str, str]:
@@ -107,7 +107,7 @@ def _facts(encoder: LoadedEncoder, licence: str) -> dict[str, str]:
 
 
 def _cell(text: str) -> str:
-    """``text`` from outside as it may stand in a table."""
+    """Escape ``text`` from outside for a table cell."""
     return text.replace("|", "\\|").replace("\n", " ")
 
 
@@ -117,3 +117,43 @@ def _recipe(encoder: LoadedEncoder) -> dict[str, Any]:
         section: {key: value for key, value in spec[section].items() if value is not None and (not keys or key in keys)}
         for section, keys in RECIPE.items()
     }
+
+
+def prepare_code(image: ImageSpec, kind: str = "torch", raw: bool = False) -> str:
+    """Return Python for ``prepare``, from a PIL image to the network's input: the evaluation transform, by Pillow.
+
+    ``image`` is the encoder's size, mean and std; ``kind`` is torch or numpy; ``raw`` leaves uint8 (S, S, 3).
+    """
+    size, short = image.size, image.transform().short
+    lines = [
+        "def prepare(image):  # a PIL image",
+        '    image = ImageOps.exif_transpose(image).convert("RGB")',
+        "    w, h = image.size",
+        f"    w, h = int({short} * w / min(w, h)), int({short} * h / min(w, h))",
+        f"    left, top = round((w - {size}) / 2), round((h - {size}) / 2)",
+        "    image = image.resize((w, h), Image.Resampling.BICUBIC)",
+        f"    image = image.crop((left, top, left + {size}, top + {size}))",
+    ]
+    if raw:
+        lines += [f"    x = np.array(image)  # uint8 ({size}, {size}, 3)"]
+    else:
+        mean, std = ([round(float(v), 6) for v in getattr(image, key)] for key in ("mean", "std"))
+        lines += [
+            f"    x = (np.asarray(image, np.float32) / 255 - np.float32({mean})) / np.float32({std})",
+            f"    x = np.ascontiguousarray(x.transpose(2, 0, 1))  # (3, {size}, {size})",
+        ]
+    lines += ["    return torch.from_numpy(x)" if kind == "torch" else "    return x"]
+    return "\n".join(lines) + "\n"
+
+
+def encode_code(result: str, shape: str) -> str:
+    """Return Python for ``encode`` by a torch module: the expression ``result`` of the batch x, of shape ``shape``."""
+    return f"def encode(x):\n    with torch.inference_mode():\n        return {result}  # {shape}\n"
+
+
+USAGE = '# features = encode(prepare(Image.open("photo.jpg"))[None])\n'
+
+
+def join_code(*parts: str) -> str:
+    """Join parts of a program, two blank lines between them, and add a line that uses it."""
+    return "\n\n".join(part.rstrip("\n") + "\n" for part in parts) + "\n\n" + USAGE

@@ -1,4 +1,4 @@
-"""The formats of an export: what each is, where it goes, what it needs and how near it must come."""
+"""The formats of an export: what each is, which files and libraries it takes, and how close its features must be."""
 
 from __future__ import annotations
 
@@ -17,53 +17,60 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """One way to write an encoder. ``module`` of this package has ``write(order) -> Written``."""
+    """A way to write an encoder; ``function`` names its writer in this package, as ``module.function``."""
 
     title: str
-    who: str  # the library that reads it
-    module: str
-    suffixes: tuple[str, ...] = ()  # of the one file; none where it is a folder
-    needs: tuple[str, ...] = ()  # modules beside our own dependencies
-    extra: str = ""  # that brings them
+    library: str  # that reads it
+    function: str
+    suffixes: tuple[str, ...] = ()  # of the file; empty for a folder
+    needs: tuple[str, ...] = ()  # modules outside the core dependencies
+    extra: str = ""  # that installs them
     graph: bool = False  # a traced graph: takes --features and --preprocess
     tolerance: float = 1e-5  # largest difference, as a share of an image's largest number
 
-    def writer(self) -> Callable[[Order], Written]:
-        found: Callable[[Order], Written] = import_module(f".{self.module}", __package__).write
-        return found
+    def writer(self) -> Callable[[ExportJob], ExportResult]:
+        """Import and return the writer."""
+        module, _, name = self.function.partition(".")
+        writer: Callable[[ExportJob], ExportResult] = getattr(import_module(f".{module}", __package__), name)
+        return writer
 
     def require(self) -> None:
-        """MachineError with the line to type where a library is missing."""
+        """Raise MachineError with the pip line if a library is missing."""
         if missing := [name for name in self.needs if find_spec(name) is None]:
             raise MachineError(
-                f"export to {self.who} needs {' and '.join(missing)}", f"pip install 'sslctl[{self.extra}]'"
+                f"export to {self.library} needs {' and '.join(missing)}", f"pip install 'sslctl[{self.extra}]'"
             )
 
 
 FORMATS = {
-    "timm": Format("folder for timm.create_model", "timm", "timm_folder"),
+    "timm": Format("folder for timm.create_model", "timm", "timm_folder.write_timm"),
     "hf": Format(
         "folder for AutoModel and AutoImageProcessor",
         "transformers",
-        "hugging_face",
+        "hugging_face.write_hugging_face",
         (),
         ("transformers",),
         "transformers",
     ),
     "torchvision": Format(
-        "state dict of torchvision's ResNet or ViT", "torchvision", "torchvision_file", (".safetensors", ".pth")
+        "state dict of torchvision's ResNet or ViT",
+        "torchvision",
+        "torchvision_file.write_torchvision",
+        (".safetensors", ".pth"),
     ),
-    "detectron2": Format("ResNet under detectron2's names", "detectron2", "detectron2_file", (".pth",)),
+    "detectron2": Format(
+        "ResNet under detectron2's names", "detectron2", "detectron2_file.write_detectron2", (".pth",)
+    ),
     # Another engine sums in another order: float32 alone differs by a few 1e-6 in large nets.
     "onnx": Format(
-        "ONNX graph", "onnxruntime", "onnx_graph", (".onnx",), ("onnxscript", "onnxruntime"), "onnx", True, 1e-4
+        "ONNX graph", "onnxruntime", "graph.write_onnx", (".onnx",), ("onnxscript", "onnxruntime"), "onnx", True, 1e-4
     ),
-    "pt2": Format("graph of torch.export", "torch.export", "pt2_graph", (".pt2",), graph=True),
+    "pt2": Format("graph of torch.export", "torch.export", "graph.write_pt2", (".pt2",), graph=True),
 }
 
 
 def find_format(name: str) -> Format:
-    """The format of that name; SpecError, with the nearest, for any other."""
+    """Return the format ``name``. Raises SpecError, with the closest name, for an unknown one."""
     if name not in FORMATS:
         raise SpecError(
             f"--format '{name}': not one of {', '.join(FORMATS)}{closest(name, list(FORMATS))}", "--format timm"
@@ -72,8 +79,8 @@ def find_format(name: str) -> Format:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to write: ``encoder`` to ``path`` (a file, or a folder that is there), which code calls ``name``."""
+class ExportJob:
+    """What to write: ``encoder`` to ``path`` (a file or an existing folder), which the card's code calls ``name``."""
 
     encoder: LoadedEncoder
     path: Path
@@ -83,12 +90,12 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a format says of what it wrote.
+class ExportResult:
+    """What a writer returns.
 
-    ``code`` is Python that defines ``prepare`` (a PIL image -> one input without batch) and ``encode`` (a batch ->
-    features), run from the directory that holds the export. Both take and give arrays of ``kind``. ``sizes`` (H, W)
-    are those at which it must agree with us. ``library`` is the Hub's name for who reads it.
+    ``code`` is Python that defines ``prepare`` (PIL image -> one input without batch) and ``encode`` (batch ->
+    features) on arrays of ``kind``; it runs in the directory that holds the export. ``sizes`` (H, W) are those at
+    which the features are compared. ``library`` is the Hub's name of the library.
     """
 
     code: str
@@ -97,11 +104,11 @@ class Written:
     kind: Literal["torch", "numpy"] = "torch"
     notes: list[str] = field(default_factory=list)
     more: str = ""  # Markdown for the card
-    checked_by: str = ""  # who runs the code, where that is not the library itself
+    checked_by: str = ""  # the library that runs the code, if it is another
 
 
-def two_sizes(encoder: LoadedEncoder, native: bool = False) -> list[tuple[int, int]]:
-    """The size of its images, and, unless ``native`` is all there is, a larger one that is not square."""
+def check_sizes(encoder: LoadedEncoder, native: bool = False) -> list[tuple[int, int]]:
+    """Return the encoder's image size (H, W) and, unless it takes the ``native`` one alone, a larger oblong one."""
     size = encoder.meta.image.size
     if native:
         return [(size, size)]

@@ -15,9 +15,9 @@ from ...backbones.architecture import ANY_NET, ViTShape, resnet_shape, small_ste
 from ...errors import SpecError
 from ...files import write_atomically
 from ...runs.meta import ImageSpec
-from . import timm_folder as export_timm
-from .formats import Order, Written, two_sizes
-from .snippets import encode, joined
+from .card import encode_code, join_code
+from .formats import ExportJob, ExportResult, check_sizes
+from .timm_folder import write_timm
 
 Config = dict[str, Any]
 
@@ -38,48 +38,48 @@ _DINOV2 = _ATTENTION | {"ls1.gamma": "layer_scale1.lambda1", "ls2.gamma": "layer
 _SWIGLU = {"mlp.fc1.": "mlp.weights_in.", "mlp.fc2.": "mlp.weights_out."}
 
 
-def write(order: Order) -> Written:
-    """config.json, preprocessor_config.json and model.safetensors, under the names that the Hub's own files have.
+def write_hugging_face(job: ExportJob) -> ExportResult:
+    """Write config.json, preprocessor_config.json and model.safetensors, in the names of the Hub's own files.
 
-    A net for which transformers has no class of its own goes as timm's folder, which AutoModel reads through timm.
+    A network for which transformers has no class is written as timm's folder, which AutoModel reads through timm.
     """
-    backbone, image = order.encoder.backbone, order.encoder.meta.image
+    backbone, image = job.encoder.backbone, job.encoder.meta.image
     try:
-        config, state = vit(backbone, image.size) if backbone.is_vit else resnet(backbone)
+        config, state = vit_export(backbone, image.size) if backbone.is_vit else resnet_export(backbone)
     except SpecError as e:
-        return _through_timm(order, e.message)
+        return _through_timm(job, e.message)
     config |= {"dtype": "float32", "torch_dtype": "float32"}
-    for name, held in (("config.json", config), ("preprocessor_config.json", processor(image))):
-        write_atomically(order.path / name, (json.dumps(held, indent=2) + "\n").encode())
-    write_atomically(order.path / "model.safetensors", save(state, {"format": "pt"}))
+    for name, content in (("config.json", config), ("preprocessor_config.json", processor_config(image))):
+        write_atomically(job.path / name, (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(job.path / "model.safetensors", save(state, {"format": "pt"}))
     small = backbone.stem == "small"
     option = ", add_pooling_layer=False" if config["model_type"] == "vit" else ""
-    load = _small_stem(backbone, order.name) if small else _load(order.name, option)
+    load = _small_stem(backbone, job.name) if small else _load(job.name, option)
     token = "last_hidden_state[:, 0]" if backbone.is_vit else "pooler_output.flatten(1)"
-    code = joined(load, _prepare(order.name), encode(f"net(pixel_values=x).{token}", f"(B, {backbone.dim})"))
+    code = join_code(load, _prepare(job.name), encode_code(f"net(pixel_values=x).{token}", f"(B, {backbone.dim})"))
     notes = []
     if small:
         notes.append(
-            "AutoModel alone cannot build the stem for small images (3x3, stride 1, no max-pool), and refuses these"
-            " weights: load them with the code in the card"
+            "AutoModel cannot build the stem for small images (3x3, stride 1, no max-pooling), so load these weights"
+            " with the code in the card"
         )
     if backbone.is_vit:
         notes.append(
-            f"transformers resizes position embeddings in its own way: features are the same at {image.size} px only"
+            f"transformers resizes position embeddings differently: features are equal at {image.size} px only"
         )
-    return Written(code, two_sizes(order.encoder, native=backbone.is_vit), "transformers", notes=notes)
+    return ExportResult(code, check_sizes(job.encoder, native=backbone.is_vit), "transformers", notes=notes)
 
 
-def vit(backbone: Backbone, size: int) -> tuple[Config, dict[str, Tensor]]:
-    """config.json and tensors of a ViT for images of ``size`` px.
+def vit_export(backbone: Backbone, size: int) -> tuple[Config, dict[str, Tensor]]:
+    """Return config.json and the tensors of a ViT for images of ``size`` px.
 
-    SpecError where none of transformers' classes is one like it.
+    Raises SpecError if transformers has no class for it.
     """
     shape = vit_shape(backbone, size)
     dinov2 = "layer scale" in shape.special
-    known = {"no bias in qkv"} | ({"layer scale", "registers", "SwiGLU"} if dinov2 else set())
-    if rest := shape.special - known:
-        raise SpecError(f"transformers has no ViT with {' and '.join(sorted(rest))}")
+    supported = {"no bias in qkv"} | ({"layer scale", "registers", "SwiGLU"} if dinov2 else set())
+    if unsupported := shape.special - supported:
+        raise SpecError(f"transformers has no ViT with {' and '.join(sorted(unsupported))}")
     config = _vit_config(shape, dinov2)
     table, registers = vit_positions(backbone, size)
     state = {"embeddings.position_embeddings": table}
@@ -88,9 +88,9 @@ def vit(backbone: Backbone, size: int) -> tuple[Config, dict[str, Tensor]]:
     if registers is not None:
         state["embeddings.register_tokens"] = registers
     names = (_DINOV2 | (_SWIGLU if "SwiGLU" in shape.special else {})) if dinov2 else _VIT
-    whole = {"cls_token": "embeddings.cls_token"}
+    direct = {"cls_token": "embeddings.cls_token"}
     ends = {"norm.": "layernorm.", "patch_embed.proj.": "embeddings.patch_embeddings.projection."}
-    for name, value in _apart(backbone.timm_state()).items():
+    for name, value in _split_qkv(backbone.timm_state()).items():
         if name.startswith("blocks."):
             for ours, theirs in names.items():
                 name = name.replace(f".{ours}", f".{theirs}")
@@ -98,12 +98,12 @@ def vit(backbone: Backbone, size: int) -> tuple[Config, dict[str, Tensor]]:
         elif name not in ("pos_embed", "reg_token"):
             for ours, theirs in ends.items():
                 name = re.sub(f"^{re.escape(ours)}", theirs, name)
-            state[whole.get(name, name)] = value
+            state[direct.get(name, name)] = value
     return config, {name: value.detach().contiguous() for name, value in state.items()}
 
 
-def resnet(backbone: Backbone) -> tuple[Config, dict[str, Tensor]]:
-    """config.json and tensors of ResNetModel. SpecError for a ResNet that it cannot be."""
+def resnet_export(backbone: Backbone) -> tuple[Config, dict[str, Tensor]]:
+    """Return config.json and the tensors of ResNetModel. Raises SpecError for a ResNet that it cannot build."""
     shape = resnet_shape(backbone, "transformers")
     inner = shape.widths[0] // 4 if shape.bottleneck else shape.inner
     if shape.groups != 1 or shape.inner != inner:
@@ -133,8 +133,8 @@ def resnet(backbone: Backbone) -> tuple[Config, dict[str, Tensor]]:
     return config, state
 
 
-def processor(image: ImageSpec) -> Config:
-    """preprocessor_config.json of the evaluation transform: short side, central square, less mean, over deviation."""
+def processor_config(image: ImageSpec) -> Config:
+    """Return preprocessor_config.json of the evaluation transform: resize the short side, crop, normalise."""
     size = image.size
     return {
         "image_processor_type": "BitImageProcessor",
@@ -180,15 +180,15 @@ def _vit_config(shape: ViTShape, dinov2: bool) -> Config:
     }
 
 
-def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``attn.qkv`` as ``attn.q``, ``attn.k`` and ``attn.v``."""
-    found: dict[str, Tensor] = {}
+def _split_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Split ``attn.qkv`` into ``attn.q``, ``attn.k`` and ``attn.v``."""
+    parts: dict[str, Tensor] = {}
     for name, value in state.items():
         if ".attn.qkv." in name:
-            found |= {name.replace("qkv", part): x for part, x in zip("qkv", value.chunk(3), strict=True)}
+            parts |= {name.replace("qkv", part): x for part, x in zip("qkv", value.chunk(3), strict=True)}
         else:
-            found[name] = value
-    return found
+            parts[name] = value
+    return parts
 
 
 def _load(name: str, option: str) -> str:
@@ -220,15 +220,15 @@ def _prepare(name: str) -> str:
     )
 
 
-def _through_timm(order: Order, reason: str) -> Written:
-    """timm's folder, which transformers reads as TimmWrapperModel where timm is installed."""
-    if order.encoder.backbone.stem == "small":
-        raise SpecError(f"{reason}, and through timm no stem for small images", ANY_NET)
-    written = export_timm.write(order)
-    code = joined(
-        _load(order.name, ""),
-        _prepare(order.name),
-        encode("net(pixel_values=x).pooler_output", f"(B, {order.encoder.backbone.dim})"),
+def _through_timm(job: ExportJob, reason: str) -> ExportResult:
+    """Write timm's folder, which transformers reads as TimmWrapperModel if timm is installed."""
+    if job.encoder.backbone.stem == "small":
+        raise SpecError(f"{reason}, and timm cannot build the stem for small images", ANY_NET)
+    result = write_timm(job)
+    code = join_code(
+        _load(job.name, ""),
+        _prepare(job.name),
+        encode_code("net(pixel_values=x).pooler_output", f"(B, {job.encoder.backbone.dim})"),
     )
-    notes = [f"{reason}: AutoModel reads this folder through timm, which must be installed", *written.notes]
-    return Written(code, written.sizes, "transformers", notes=notes)
+    notes = [f"{reason}: AutoModel reads this folder through timm, which must be installed", *result.notes]
+    return ExportResult(code, result.sizes, "transformers", notes=notes)

@@ -1,4 +1,4 @@
-"""How good an exported encoder is known to be: probes of its run, and results of the scoring commands."""
+"""Scores for the card of an export: online probes of the run, and results of the scoring commands."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ HINT = "give what `sslctl knn RUN --json`, linear-eval or finetune printed for t
 
 
 @dataclass(frozen=True)
-class Row:
-    """One score: by which protocol, on which images, top-1 in [0, 1], and its 95 % interval where it is known."""
+class Score:
+    """A score: its protocol, dataset, top-1 in [0, 1] and, if known, 95 % interval."""
 
     protocol: str
     data: str
@@ -29,42 +29,43 @@ class Row:
     interval: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        beside = "" if self.interval is None else " ({:.1f} to {:.1f})".format(*(100 * x for x in self.interval))
-        return f"{100 * self.top1:.1f} %{beside}"
+        interval = "" if self.interval is None else " ({:.1f} to {:.1f})".format(*(100 * x for x in self.interval))
+        return f"{100 * self.top1:.1f} %{interval}"
 
 
-def of_run(encoder: LoadedEncoder) -> list[Row]:
-    """The newest probe scores in the run's metrics up to the checkpoint's step; empty where there are none."""
+def probe_scores(encoder: LoadedEncoder) -> list[Score]:
+    """Return the newest probe scores in the run's metrics up to the checkpoint's step."""
     if encoder.path.parent.name != "checkpoints":
         return []
-    found: dict[str, float] = {}
+    newest: dict[str, float] = {}
     for line in read_metrics(encoder.path.parent.parent, encoder.meta.step):
-        found |= {key: float(line[key]) for key in PROBES if is_number(line.get(key))}
+        newest |= {key: float(line[key]) for key in PROBES if is_number(line.get(key))}
     data = PurePath(encoder.spec.run.probe_data or encoder.spec.data.path).name
-    return [Row(PROBES[key], data, value) for key, value in found.items()]
+    return [Score(PROBES[key], data, value) for key, value in newest.items()]
 
 
-def of_files(encoder: LoadedEncoder, paths: Sequence[Path]) -> list[Row]:
-    """The results in files of JSON. SpecError for what is not a score, and for a score of another checkpoint."""
-    return [_row(encoder, path) for path in paths]
+def read_scores(encoder: LoadedEncoder, paths: Sequence[Path]) -> list[Score]:
+    """Read JSON results of the scoring commands. Raises SpecError for anything else or another checkpoint's score."""
+    return [_read_score(encoder, path) for path in paths]
 
 
-def _row(encoder: LoadedEncoder, path: Path) -> Row:
+def _read_score(encoder: LoadedEncoder, path: Path) -> Score:
     try:
         result: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        of, (low, high) = result["checkpoint"], result["interval"]
+        checkpoint, (low, high) = result["checkpoint"], result["interval"]
         settings = {key: value for key, value in result["protocol"].items() if isinstance(value, str | int | float)}
         words = ", ".join(f"{key} {value}" for key, value in settings.items() if key not in ("name", "arch"))
         counts = f"{int(result['n_train'])} training and {int(result['n_test'])} test images"
         protocol = f"{result['task']}: {words}, {counts} of {int(result['classes'])} classes"
         data = PurePath(result["data"]["test"]["name"]).name
-        row = Row(protocol, data, float(result["top1"]), (float(low), float(high)))
+        score = Score(protocol, data, float(result["top1"]), (float(low), float(high)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise SpecError(f"--scores {path}: not a score of sslctl ({type(e).__name__}: {e})", HINT) from e
-    same = (encoder.spec.method.name, encoder.meta.step)
-    if (of.get("method"), of.get("step")) != same:
+    expected = (encoder.spec.method.name, encoder.meta.step)
+    if (checkpoint.get("method"), checkpoint.get("step")) != expected:
         raise SpecError(
-            f"--scores {path}: a score of {of.get('method')} at step {of.get('step')}, not of {same[0]} at {same[1]}",
+            f"--scores {path}: a score of {checkpoint.get('method')} at step {checkpoint.get('step')}, not of "
+            f"{expected[0]} at {expected[1]}",
             HINT,
         )
-    return row
+    return score

@@ -14,39 +14,42 @@ from ...errors import SpecError
 from ...files import write_atomically
 from ...runs.encoder import LoadedEncoder
 from ...views.evaluation import SMALL
-from .formats import Order, Written, two_sizes
-from .snippets import encode, joined
+from .card import encode_code, join_code
+from .formats import ExportJob, ExportResult, check_sizes
 
 
-def write(order: Order) -> Written:
-    """config.json in the layout of timm's hub, and model.safetensors. SpecError for what timm cannot build."""
-    encoder = order.encoder
+def write_timm(job: ExportJob) -> ExportResult:
+    """Write config.json in the layout of timm's hub, and model.safetensors.
+
+    Raises SpecError for a network that timm cannot build.
+    """
+    encoder = job.encoder
     backbone = encoder.backbone
     spec, size = encoder.spec.backbone, encoder.meta.image.size
     if spec.width is not None or spec.padding == "same":
-        what = f"width {spec.width}" if spec.width is not None else "TensorFlow's padding"
-        raise SpecError(f"timm.create_model cannot build a ResNet of {what}", ANY_NET)
+        feature = f"width {spec.width}" if spec.width is not None else "TensorFlow's padding"
+        raise SpecError(f"timm.create_model cannot build a ResNet with {feature}", ANY_NET)
     native = backbone.is_vit and backbone.position != "timm"
     state = backbone.timm_state()
     if native:
         state["pos_embed"] = vit_positions(backbone, size)[0]
     state = {name: value.contiguous() for name, value in state.items()}
-    write_atomically(order.path / "model.safetensors", save(state, {"format": "pt"}))
-    write_atomically(order.path / "config.json", (json.dumps(config(encoder), indent=2) + "\n").encode())
+    write_atomically(job.path / "model.safetensors", save(state, {"format": "pt"}))
+    write_atomically(job.path / "config.json", (json.dumps(config(encoder), indent=2) + "\n").encode())
     notes = []
     if backbone.stem == "small":
         notes.append(
-            "timm.create_model alone cannot build the stem for small images (3x3, stride 1, no max-pool), and refuses"
-            " these weights: load them with the code in the card"
+            "timm.create_model cannot build the stem for small images (3x3, stride 1, no max-pooling) and refuses these"
+            " weights: load them with the code in the card"
         )
     if native:
-        notes.append(f"timm resizes position embeddings in its own way: features are the same at {size} px only")
-    code = joined(_load(encoder, order.name), encode("net(x)", f"(B, {backbone.dim})"))
-    return Written(code, two_sizes(encoder, native), "timm", notes=notes)
+        notes.append(f"timm resizes position embeddings differently: features are equal at {size} px only")
+    code = join_code(_load(encoder, job.name), encode_code("net(x)", f"(B, {backbone.dim})"))
+    return ExportResult(code, check_sizes(encoder, native), "timm", notes=notes)
 
 
 def config(encoder: LoadedEncoder) -> dict[str, Any]:
-    """timm's description of the model: how to build it, and how its images were prepared."""
+    """Return timm's description of the model: how to build it, and how its images are prepared."""
     return {
         "architecture": encoder.spec.backbone.arch,
         "num_classes": 0,
@@ -63,7 +66,7 @@ def config(encoder: LoadedEncoder) -> dict[str, Any]:
 
 
 def model_args(encoder: LoadedEncoder) -> dict[str, Any]:
-    """What timm's constructor must be told beside the architecture; no more, since other readers of the layout balk."""
+    """Return the arguments of timm's constructor that are not its defaults; other readers refuse unknown ones."""
     args = dict(encoder.spec.backbone.args)
     if encoder.backbone.is_vit:
         native = encoder.backbone.position == "timm"
@@ -91,7 +94,7 @@ def _images(encoder: LoadedEncoder) -> dict[str, Any]:
 
 
 def _load(encoder: LoadedEncoder, name: str) -> str:
-    """Python that loads the export into ``net``, and defines ``prepare``."""
+    """Return Python that loads the export into ``net`` and defines ``prepare``."""
     if encoder.backbone.stem == "imagenet":
         return (
             "import timm\nimport torch\nfrom PIL import Image\n\n"

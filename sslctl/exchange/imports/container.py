@@ -1,4 +1,4 @@
-"""Other people's files opened without running any of their code: tensors by dotted name, and plain values."""
+"""Weight files of other tools, read without running their code: tensors by dotted name, and plain values."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ...errors import CheckpointError
 
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")  # DistributedDataParallel, torch.compile, FSDP
 MAX_DEPTH = 8
-GIVE = "give a file of weights: a state dict, a checkpoint of a known tool, safetensors"
+HINT = "give a file of weights: a state dict, a checkpoint of a known tool, safetensors"
 
-# What a refused pickle asks for, and what to do about it.
+# Names that a refused pickle needs, and what to do about each.
 REMEDIES = {
     "lightly_train": "lightly-train keeps whole modules in it; take its exported_models/exported_last.pt,"
     " or `lightly-train export format=torch_state_dict part=model`",
@@ -33,10 +33,10 @@ REMEDIES = {
 
 
 @dataclass
-class Foreign:
-    """A file of somebody else's: ``tensors`` by dotted name, ``values`` (text, numbers) likewise.
+class ForeignFile:
+    """A weight file of another tool: ``tensors`` and plain ``values`` by dotted name.
 
-    ``wrappers`` are prefixes of wrapping modules that every name of a part bore and that were taken off.
+    ``wrappers`` are prefixes of wrapping modules, removed where all names of a dictionary had them.
     """
 
     path: Path
@@ -47,39 +47,39 @@ class Foreign:
     top: list[str] = field(default_factory=list)  # keys of the outermost dictionary
 
 
-def read_foreign(path: Path) -> Foreign:
-    """The content of ``path``; tensors of new torch files and of safetensors stay on disk until they are used.
+def read_foreign(path: Path) -> ForeignFile:
+    """Read ``path``; tensors of new torch files and of safetensors stay on disk until they are used.
 
-    Pickles go through torch's weights-only reader, which builds tensors and plain containers and nothing else;
-    argparse.Namespace (DINO's, iBOT's and MAE's arguments) is the one class allowed beside: it can only hold values.
-    Raises CheckpointError where the file is damaged or needs more than that.
+    Pickles go through torch's weights-only reader, which builds tensors and plain containers. The only other class
+    allowed is argparse.Namespace (the arguments of DINO, iBOT and MAE), which can only hold values.
+    Raises CheckpointError if the file is damaged or needs more than that.
     """
     try:
-        with path.open("rb") as file:
-            start = file.read(16)
+        with path.open("rb") as stream:
+            start = stream.read(16)
     except OSError as e:
-        raise CheckpointError(f"{path}: {e.strerror}", GIVE) from e
+        raise CheckpointError(f"{path}: {e.strerror}", HINT) from e
     if not start:
-        raise CheckpointError(f"{path}: is empty", GIVE)
+        raise CheckpointError(f"{path}: is empty", HINT)
     zipped = start[:4] == b"PK\x03\x04"
     if path.suffix == ".safetensors" or (start[8:9] == b"{" and not zipped):
         return _read_safetensors(path)
-    found = Foreign(path, "zip" if zipped else "pickle")
-    held = _load(path, zipped)
-    if not isinstance(held, dict):
-        raise CheckpointError(f"{path}: holds a {type(held).__name__}, no dictionary of tensors", GIVE)
-    found.top = [str(key) for key in held]
-    _flatten(held, "", found, 0)
-    if not found.tensors:
-        raise CheckpointError(f"{path}: holds no tensors, only {', '.join(found.top[:10]) or 'nothing'}", GIVE)
-    return found
+    file = ForeignFile(path, "zip" if zipped else "pickle")
+    content = _load(path, zipped)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors", HINT)
+    file.top = [str(key) for key in content]
+    _flatten(content, "", file, 0)
+    if not file.tensors:
+        raise CheckpointError(f"{path}: contains no tensors, only {', '.join(file.top[:10]) or 'nothing'}", HINT)
+    return file
 
 
 def _load(path: Path, zipped: bool) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as e:  # torch's reader fails in many ways over bytes that are not what it expects
+    except Exception as e:  # torch's reader raises many kinds of error for unexpected bytes
         raise _refused(path, str(e), zipped) from e
 
 
@@ -94,40 +94,40 @@ def _refused(path: Path, reason: str, zipped: bool) -> CheckpointError:
         )
     if zipped:
         reason = reason.partition(". ")[0].splitlines()[0] if reason.strip() else "unreadable"
-        return CheckpointError(f"{path}: a torch file that is damaged or cut off: {reason[:200]}", GIVE)
-    return CheckpointError(f"{path}: neither safetensors nor what torch.save writes, or damaged", GIVE)
+        return CheckpointError(f"{path}: a torch file that is damaged or cut off: {reason[:200]}", HINT)
+    return CheckpointError(f"{path}: neither safetensors nor what torch.save writes, or damaged", HINT)
 
 
-def _read_safetensors(path: Path) -> Foreign:
-    found = Foreign(path, "safetensors")
+def _read_safetensors(path: Path) -> ForeignFile:
+    result = ForeignFile(path, "safetensors")
     try:
         with safe_open(path, "pt") as file:
-            found.values = {"metadata": dict(file.metadata() or {})}
-            held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+            result.values = {"metadata": dict(file.metadata() or {})}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as e:
-        raise CheckpointError(f"{path}: no safetensors file, or a damaged one: {e}", GIVE) from e
-    found.top = list(held)
-    _flatten(held, "", found, 0)
-    return found
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged: {e}", HINT) from e
+    result.top = list(tensors)
+    _flatten(tensors, "", result, 0)
+    return result
 
 
-def _flatten(held: dict[Any, Any], prefix: str, found: Foreign, depth: int) -> None:
-    """Enter ``held`` into ``found`` under ``prefix``, without the wrappers that all its names bear."""
-    names = [str(key) for key in held]
-    taken = ""
+def _flatten(content: dict[Any, Any], prefix: str, file: ForeignFile, depth: int) -> None:
+    """Add ``content`` to ``file`` under ``prefix``, without the wrappers that all its names have."""
+    names = [str(key) for key in content]
+    removed = ""
     for wrapper in _wrappers(names):
-        taken += wrapper
-        found.wrappers.append(prefix + taken)
-    for name, value in zip(names, held.values(), strict=True):
-        full = prefix + name.removeprefix(taken)
+        removed += wrapper
+        file.wrappers.append(prefix + removed)
+    for name, value in zip(names, content.values(), strict=True):
+        full = prefix + name.removeprefix(removed)
         if isinstance(value, Tensor):
-            found.tensors[full] = value
+            file.tensors[full] = value
         elif isinstance(value, dict) and depth < MAX_DEPTH:
-            _flatten(value, f"{full}.", found, depth + 1)
+            _flatten(value, f"{full}.", file, depth + 1)
         elif isinstance(value, argparse.Namespace):
-            found.values |= {f"{full}.{k}": v for k, v in vars(value).items() if isinstance(v, str | int | float)}
+            file.values |= {f"{full}.{k}": v for k, v in vars(value).items() if isinstance(v, str | int | float)}
         elif isinstance(value, str | int | float):
-            found.values[full] = value
+            file.values[full] = value
 
 
 def _wrappers(names: list[str]) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""Features of other people's weights by the formulas of the papers, from the file's own tensors: no timm, no renaming.
+"""Features by the formulas of the papers, from a file's own tensors, without timm and without renaming.
 
-What an import is measured against where the tool that wrote the file has no library to ask.
+An import is compared with them if the tool that wrote the file has no library to compare with.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ Padding = Literal["same", "solo"] | None
 
 
 def resnet(s: State, x: Tensor, padding: Padding = None) -> Tensor:
-    """A ResNet of torchvision's names: (B, 3, H, W) -> (B, D), the mean of its last map.
+    """Compute a ResNet in torchvision's names: (B, 3, H, W) -> (B, D), the mean of its last map.
 
-    Deep Residual Learning (arXiv 1512.03385), the stride in the 3x3 convolution (v1.5). ``same`` pads as TensorFlow
+    Deep Residual Learning (arXiv 1512.03385) with the stride in the 3x3 convolution (v1.5). ``same`` pads as TensorFlow
     does; ``solo`` pads a 3x3 stem by 2 px.
     """
 
-    def conv(x: Tensor, name: str, stride: int = 1, own: int | None = None) -> Tensor:
+    def conv(x: Tensor, name: str, stride: int = 1, pad: int | None = None) -> Tensor:
         weight = s[f"{name}.weight"].float()
         size = weight.shape[-1]
-        pad = size // 2 if own is None else own
+        pad = size // 2 if pad is None else pad
         if padding == "same" and stride > 1 and size > 1:
-            x, pad = _same(x, size, stride, 0.0), 0
+            x, pad = _pad_same(x, size, stride, 0.0), 0
         return F.conv2d(x, weight, None, stride, pad, groups=x.shape[1] // weight.shape[1])
 
     def norm(x: Tensor, name: str) -> Tensor:
@@ -36,10 +36,10 @@ def resnet(s: State, x: Tensor, padding: Padding = None) -> Tensor:
         return F.batch_norm(x, mean, var, weight, bias)
 
     if s["conv1.weight"].shape[-1] == 3:
-        x = norm(conv(x, "conv1", own=2 if padding == "solo" else 1), "bn1").relu()
+        x = norm(conv(x, "conv1", pad=2 if padding == "solo" else 1), "bn1").relu()
     else:
         x = norm(conv(x, "conv1", stride=2), "bn1").relu()
-        wide = _same(x, 3, 2, float("-inf")) if padding == "same" else F.pad(x, (1,) * 4, value=float("-inf"))
+        wide = _pad_same(x, 3, 2, float("-inf")) if padding == "same" else F.pad(x, (1,) * 4, value=float("-inf"))
         x = F.max_pool2d(wide, 3, 2)
     last = 3 if "layer1.0.conv3.weight" in s else 2
     for stage in (1, 2, 3, 4):
@@ -57,10 +57,10 @@ def resnet(s: State, x: Tensor, padding: Padding = None) -> Tensor:
 
 
 def vit(s: State, x: Tensor, heads: int, block: Callable[[int], str] = "blocks.{}.".format) -> Tensor:
-    """A ViT of Facebook's names at the size of its own grid: (B, 3, S, S) -> (B, D), [CLS] after the last norm.
+    """Compute a ViT in Facebook's names at its native size: (B, 3, S, S) -> (B, D), [CLS] after the last norm.
 
     An Image is Worth 16x16 Words (arXiv 2010.11929) with DINOv2's layer scale, SwiGLU and registers (arXiv 2304.07193,
-    2309.16588), and timm's; without [CLS], the mean of the patches. ``block`` is how a block's names begin.
+    2309.16588), and timm's; without [CLS], the mean of the patches. ``block`` returns a block's prefix.
     """
 
     def linear(t: Tensor, name: str) -> Tensor:
@@ -75,8 +75,8 @@ def vit(s: State, x: Tensor, heads: int, block: Callable[[int], str] = "blocks.{
     table = s["pos_embed"].float()
     first = [s[k].float().expand(len(x), -1, -1) for k in ("cls_token", "reg_token") if k in s]
     t = torch.cat([*first, patches], 1)
-    own = t.shape[1] if table.shape[1] == t.shape[1] else table.shape[1]
-    t = torch.cat([t[:, : t.shape[1] - own], t[:, t.shape[1] - own :] + table], 1)
+    skip = t.shape[1] - table.shape[1]  # prefix tokens without positions
+    t = torch.cat([t[:, :skip], t[:, skip:] + table], 1)
     if "register_tokens" in s:  # without positions, between [CLS] and the patches
         t = torch.cat([t[:, :1], s["register_tokens"].float().expand(len(x), -1, -1), t[:, 1:]], 1)
     depth = 0
@@ -101,10 +101,10 @@ def vit(s: State, x: Tensor, heads: int, block: Callable[[int], str] = "blocks.{
 
 
 def rotary_vit(s: State, x: Tensor, heads: int) -> Tensor:
-    """A DINOv3 of Facebook's names, or of timm's: (B, 3, H, W) -> (B, D), [CLS] after the last norm.
+    """Compute a DINOv3 in Facebook's or timm's names: (B, 3, H, W) -> (B, D), [CLS] after the last norm.
 
     DINOv3 (arXiv 2508.10104) and facebookresearch/dinov3, layers/rope_position_encoding.py: queries and keys of patches
-    are turned by angles that are proportional to row and column, each between -1 and 1.
+    are rotated by angles proportional to row and column, each between -1 and 1.
     """
 
     def weight(*names: str) -> Tensor | None:
@@ -124,10 +124,10 @@ def rotary_vit(s: State, x: Tensor, heads: int) -> Tensor:
     base = 100.0 if periods is None or n < 2 else float(periods[-1].double() ** (n / (n - 1)))
     base = 100.0 if abs(base - 100) < 1 else base  # the files round them
     rows, columns = ((torch.arange(size) + 0.5) / size * 2 - 1 for size in (h, w))
-    places = torch.cartesian_prod(rows, columns)  # (h w, 2)
-    angles = (2 * torch.pi * places[:, :, None] / base ** (torch.arange(n) / n)).flatten(1).repeat(1, 2)
+    positions = torch.cartesian_prod(rows, columns)  # (h w, 2)
+    angles = (2 * torch.pi * positions[:, :, None] / base ** (torch.arange(n) / n)).flatten(1).repeat(1, 2)
 
-    def turned(t: Tensor) -> Tensor:
+    def rotate(t: Tensor) -> Tensor:
         left, right = t.chunk(2, -1)
         return t * angles.cos() + torch.cat([-right, left], -1) * angles.sin()
 
@@ -145,7 +145,7 @@ def rotary_vit(s: State, x: Tensor, heads: int) -> Tensor:
             bias = torch.cat([bias[:dim], torch.zeros(dim), bias[2 * dim :]])
         qkv = linear(norm(t, f"{at}.norm1"), f"{at}.attn.qkv", bias)
         q, k, v = qkv.reshape(*qkv.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = (torch.cat([y[:, :, :skip], turned(y[:, :, skip:])], 2) for y in (q, k))
+        q, k = (torch.cat([y[:, :, :skip], rotate(y[:, :, skip:])], 2) for y in (q, k))
         weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1)  # (B, heads, N, N)
         y = linear((weights @ v).transpose(1, 2).flatten(2), f"{at}.attn.proj")
         scales = [weight(f"{at}.ls{i}.gamma", f"{at}.gamma_{i}") for i in (1, 2)]
@@ -161,8 +161,8 @@ def rotary_vit(s: State, x: Tensor, heads: int) -> Tensor:
     return norm(t, "norm")[:, 0]
 
 
-def _same(x: Tensor, size: int, stride: int, value: float) -> Tensor:
-    """TensorFlow's SAME: as much as the windows need, the odd pixel on the right and below."""
+def _pad_same(x: Tensor, size: int, stride: int, value: float) -> Tensor:
+    """Pad as TensorFlow's SAME does: as much as the windows need, the odd pixel on the right and below."""
     pads = []
     for side in reversed(x.shape[-2:]):
         need = max(0, (-(-side // stride) - 1) * stride + size - side)

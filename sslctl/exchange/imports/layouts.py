@@ -1,4 +1,4 @@
-"""How other tools save their encoders: a table, one entry a layout, in the order in which they are tried."""
+"""Layouts: how other tools save their encoders, as a table in the order in which they are tried."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NESTED: Names = ("", "state_dict.", "model.")
 
 @dataclass(frozen=True)
 class Layout:
-    """What a kind of file is recognised by, and where in it the encoder is.
+    """A kind of file: the names by which it is recognised, and the prefix of its encoder.
 
-    Names are dotted paths from the outermost dictionary, without ``module.`` and its like. One of ``nests`` begins them
-    all; after it, each of ``marks`` and one of ``any_of`` begins a name, and none of ``never`` does. ``online`` and
-    ``momentum`` are prefixes of the two branches, of which the first that holds an encoder counts; ``takes`` is the
-    branch that the method's authors publish or evaluate. Nothing but what is in the files can be recognised: a layout
-    that is ``asked`` for is taken by its name alone.
+    Names are dotted paths from the outermost dictionary, without ``module.`` and its like. All begin with one of
+    ``nests``; after that, each of ``marks`` and one of ``any_of`` begins some name, and none of ``never`` does.
+    ``online`` and ``momentum`` are prefixes of the two branches, the first that holds an encoder counts;
+    ``branch`` is the one that the method's authors publish or evaluate. A layout ``by_name_only`` cannot be
+    recognised: it has to be requested.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Layout:
     nests: Names = NESTED
     needs: str = ""  # a key of the outermost dictionary
     fits: Callable[[Tensors], bool] | None = None
-    takes: Which = "online"
+    branch: Which = "online"
     method: str | None = None
-    asked: bool = False
-    heads: int | None = None  # of a ViT, where they are not its width / 64
-    norm_eps: float | None = None  # of a ViT, where it is not 1e-6
-    size: int | None = None  # px of evaluation, where it is not the native grid
+    by_name_only: bool = False
+    heads: int | None = None  # of a ViT, if not its width / 64
+    norm_eps: float | None = None  # of a ViT, if not 1e-6
+    size: int | None = None  # px of evaluation, if not the native size
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     position: Literal["timm", "dino"] = "timm"
@@ -55,17 +55,17 @@ class Layout:
 
 
 def sincos(moco: bool) -> Callable[[Tensors], bool]:
-    """Whether the positions are the fixed table of MoCo v3, or that of MAE, which has rows and columns swapped."""
+    """Return a test for the fixed positions of MoCo v3, or of MAE, where rows and columns are swapped."""
 
     def fits(state: Tensors) -> bool:
-        found = state.get("pos_embed")
-        if found is None or found.ndim != 3 or found.shape[-1] % 4:
+        positions = state.get("pos_embed")
+        if positions is None or positions.ndim != 3 or positions.shape[-1] % 4:
             return False
-        side = round((found.shape[1] - 1) ** 0.5)
-        if found.shape[1] != side * side + 1:
+        side = round((positions.shape[1] - 1) ** 0.5)
+        if positions.shape[1] != side * side + 1:
             return False
-        table = sincos_positions((side, side), found.shape[-1], columns_first=not moco)
-        return bool(torch.allclose(found.float(), table, atol=1e-4))
+        table = sincos_positions((side, side), positions.shape[-1], columns_first=not moco)
+        return bool(torch.allclose(positions.float(), table, atol=1e-4))
 
     return fits
 
@@ -76,16 +76,18 @@ BACKBONE: Names = ("backbone.vit.", "backbone.", "model.backbone.")
 RESNET, VIT = "layer1.0.conv1.weight", "blocks.0.norm1.weight"
 
 LAYOUTS = [
-    Layout("dino_full", "DINO, whole run", ("student.backbone.",), ("teacher.backbone.",), nests=HERE, takes="momentum",
-           marks=("student.backbone.", "teacher.backbone.", "dino_loss."), method="dino", position="dino"),
-    Layout("ibot_full", "iBOT, whole run", ("student.backbone.",), ("teacher.backbone.",), nests=HERE, takes="momentum",
-           marks=("student.backbone.", "teacher.backbone.", "ibot_loss."), method="ibot", position="dino"),
+    Layout("dino_full", "DINO, whole run", ("student.backbone.",), ("teacher.backbone.",), nests=HERE,
+           marks=("student.backbone.", "teacher.backbone.", "dino_loss."), method="dino", position="dino",
+           branch="momentum"),
+    Layout("ibot_full", "iBOT, whole run", ("student.backbone.",), ("teacher.backbone.",), nests=HERE,
+           marks=("student.backbone.", "teacher.backbone.", "ibot_loss."), method="ibot", position="dino",
+           branch="momentum"),
     Layout("student_teacher", "student and teacher", ("student.backbone.",), ("teacher.backbone.",), nests=HERE,
-           marks=("student.backbone.", "teacher.backbone."), takes="momentum"),
+           marks=("student.backbone.", "teacher.backbone."), branch="momentum"),
     Layout("dinov2_fsdp", "DINOv2, whole run", ("student.backbone.",), ("teacher.backbone.",), nests=("model.",),
-           marks=("teacher.backbone.",), takes="momentum", method="dinov2", size=224, position="dino"),
+           marks=("teacher.backbone.",), branch="momentum", method="dinov2", size=224, position="dino"),
     Layout("dinov2_teacher", "DINOv2, teacher of a run", momentum=("backbone.",), nests=("teacher.",),
-           marks=("backbone.",), takes="momentum", method="dinov2", size=224, position="dino"),
+           marks=("backbone.",), branch="momentum", method="dinov2", size=224, position="dino"),
     Layout("moco_v1", "MoCo v1", ("encoder_q.",), ("encoder_k.",), marks=("encoder_q.fc.weight",), method="moco-v1"),
     Layout("moco_v2", "MoCo v2", ("encoder_q.",), ("encoder_k.",), marks=("encoder_q.fc.2.weight",), method="moco-v2"),
     Layout("mocov3", "MoCo v3", ("base_encoder.",), ("momentum_encoder.",), marks=("base_encoder.",),
@@ -95,10 +97,10 @@ LAYOUTS = [
     Layout("vissl_converted", "VISSL, converted", ("_feature_blocks.",), marks=("_feature_blocks.",),
            nests=("model_state_dict.", "")),
     Layout("lightly_dino", "lightly, DINO", ("student_backbone.vit.", "student_backbone."), BACKBONE, nests=IN_STATE,
-           needs=LIGHTNING, marks=("student_backbone.", "backbone."), takes="momentum", method="dino"),
+           needs=LIGHTNING, marks=("student_backbone.", "backbone."), branch="momentum", method="dino"),
     Layout("lightly_dinov2", "lightly, iBOT or DINOv2", ("student_backbone.vit.", "student_backbone."),
            ("teacher_backbone.vit.", "teacher_backbone."), nests=IN_STATE, needs=LIGHTNING,
-           marks=("student_backbone.", "teacher_backbone."), takes="momentum"),
+           marks=("student_backbone.", "teacher_backbone."), branch="momentum"),
     Layout("lightly", "lightly", BACKBONE, ("key_backbone.", "teacher_backbone."), nests=IN_STATE, needs=LIGHTNING,
            marks=("backbone.",),
            any_of=("projection_head.", "key_backbone.", "teacher_backbone.", "online_classifier.")),
@@ -123,45 +125,46 @@ LAYOUTS = [
            method="dinov2", size=224, position="dino"),
     Layout("torchvision", "torchvision ResNet", HERE, marks=(RESNET, "fc.weight", "bn1.num_batches_tracked")),
     Layout("torchvision_vit", "torchvision ViT", HERE, marks=("conv_proj.weight", "encoder.layers.encoder_layer_0.")),
-    Layout("resnet", "ResNet without classifier", HERE, marks=(RESNET,), never=("fc.",), note="nothing in the file says"
-           " which method made it: Barlow Twins, VICReg, DINO and others all publish the same names"),
+    Layout("resnet", "ResNet without classifier", HERE, marks=(RESNET,), never=("fc.",), note="the file does not show"
+           " its method: Barlow Twins, VICReg, DINO and others publish the same names"),
     Layout("timm_dinov3", "ViT as DINOv3's in timm's names", HERE, marks=(VIT, "reg_token", "blocks.0.gamma_1"),
-           never=("pos_embed",), size=224, note="nothing in the file says which method made it (DINOv3 or another with"
-           " the same network), nor the base of its rotary positions: 100 is assumed, which is DINOv3's"),
-    Layout("timm_vit", "ViT in timm's names", HERE, marks=(VIT,), note="nothing in the file says which method made it"
+           never=("pos_embed",), size=224, note="the file shows neither its method (DINOv3 or another with the same"
+           " network) nor the base of its rotary positions: DINOv3's 100 is assumed"),
+    Layout("timm_vit", "ViT in timm's names", HERE, marks=(VIT,), note="the file does not show its method"
            " (DINO, DeiT and others share these names); its positions are resized as timm does"),
     Layout("hf", "Hugging Face", ("", "vit.", "dinov2.", "dinov2_with_registers.", "resnet."), any_of=(
         "embeddings.patch_embeddings.", "vit.embeddings.", "dinov2.embeddings.", "dinov2_with_registers.embeddings.",
         "embedder.embedder.", "resnet.embedder.")),
-    Layout("dino", "DINO, backbone", HERE, asked=True, method="dino", position="dino"),
-    Layout("barlow", "Barlow Twins, backbone", HERE, asked=True, method="barlow-twins"),
-    Layout("vicreg", "VICReg, backbone", HERE, asked=True, method="vicreg"),
-    Layout("byol_converted", "BYOL, converted from JAX", HERE, asked=True, method="byol", padding="same"),
-    Layout("simclr_converted", "SimCLR, converted from TensorFlow", HERE, asked=True, method="simclr",
+    Layout("dino", "DINO, backbone", HERE, by_name_only=True, method="dino", position="dino"),
+    Layout("barlow", "Barlow Twins, backbone", HERE, by_name_only=True, method="barlow-twins"),
+    Layout("vicreg", "VICReg, backbone", HERE, by_name_only=True, method="vicreg"),
+    Layout("byol_converted", "BYOL, converted from JAX", HERE, by_name_only=True, method="byol", padding="same"),
+    Layout("simclr_converted", "SimCLR, converted from TensorFlow", HERE, by_name_only=True, method="simclr",
            mean=(0.0,) * 3, std=(1.0,) * 3),
 ]  # fmt: skip
 
-# What a file holds that is no encoder, with what to do; looked for where no layout fits.
+# Files without an encoder that can be imported, and what to do; searched if no layout fits.
 REFUSED = {
     "cls_attn_blocks.": "an XCiT; take timm's: timm:xcit_small_12_p16_224.fb_dist_in1k or the like",
-    "patch_embed.proj.0.weight": "a ViT with a convolutional stem (moco-v3's vit_conv), which no timm model has",
-    "rope_embed": "a ViT with rotary positions that is not a DINOv3; if timm has it: --arch NAME",
-    "resnet.net.0.": "SimCLR v2 in a naming of its own; convert it to torchvision's names",
-    "linear.weight": "a linear classifier alone; take the file of the encoder that it was trained on",
+    "patch_embed.proj.0.weight": "a ViT with a convolutional stem (moco-v3's vit_conv), which timm does not have",
+    "rope_embed": "a ViT with rotary positions other than DINOv3; if timm has it: --arch NAME",
+    "resnet.net.0.": "SimCLR v2 in its own names; convert it to torchvision's",
+    "linear.weight": "only a linear classifier; import the file of the encoder that it was trained on",
 }
 
 
 def begins(names: Collection[str], prefix: str) -> bool:
+    """Return whether any of ``names`` begins with ``prefix``."""
     return any(name.startswith(prefix) for name in names)
 
 
 def recognise(tensors: Tensors, top: Collection[str]) -> tuple[Layout, str] | None:
-    """The first layout that ``tensors`` (by dotted name) has, and the nest in which it lies.
+    """Return the first layout that fits ``tensors`` (by dotted name), and the prefix it is nested under.
 
-    ``top`` are the keys of the outermost dictionary.
+    ``top`` holds the keys of the outermost dictionary.
     """
     for layout in LAYOUTS:
-        if layout.asked or (layout.needs and layout.needs not in top):
+        if layout.by_name_only or (layout.needs and layout.needs not in top):
             continue
         for nest in layout.nests:
             inner = {name.removeprefix(nest): t for name, t in tensors.items() if name.startswith(nest)}

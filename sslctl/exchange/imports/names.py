@@ -1,4 +1,4 @@
-"""From the names that other libraries give to the weights of an encoder to timm's; what belongs to no encoder."""
+"""Weight names of other libraries mapped to timm's, and the weights that are not part of an encoder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ...errors import CheckpointError
 State = dict[str, Tensor]
 Rules = tuple[tuple[str, str], ...]
 
-# Beside an encoder, under its own prefix: classifiers, projectors, what masked methods need.
-NO_ENCODER = re.compile(
+# Weights under an encoder's prefix that are not part of it: classifiers, projectors, what masked methods need.
+NOT_ENCODER = re.compile(
     r"(fc|head|heads|classifier|linear|pooler|projection_head|projector|predictor|prototypes|decoder\w*|last_layer)\."
     r"|(mask_token|masked_embed|embeddings\.mask_token|decoder_pos_embed|queue\w*)$"
 )
@@ -82,7 +82,7 @@ CHILDREN: Rules = ((r"^0\.", "conv1."), (r"^1\.", "bn1."), (r"^([4-7])\.", r"lay
 
 @dataclass(frozen=True)
 class Naming:
-    """A library's names: there where each of ``marks`` matches the beginning of one."""
+    """A library's naming, recognised if each of ``marks`` matches the beginning of a name."""
 
     title: str
     marks: tuple[str, ...]
@@ -91,7 +91,7 @@ class Naming:
 
 
 def join_qkv(state: State) -> State:
-    """Query, key and value, each for itself, joined into one matrix; then as Facebook's names."""
+    """Join separate query, key and value into one matrix, then apply ``facebook_vit``."""
     out = dict(state)
     for name in [name for name in state if re.search(r"\.attn\.(query|q)\.", name)]:
         stem, _, kind = name.rpartition(".")
@@ -99,24 +99,24 @@ def join_qkv(state: State) -> State:
         block = stem.rpartition(".")[0]
         names = [f"{block}.{word}.{kind}" for word in words]
         if missing := [one for one in names if one not in out]:
-            raise CheckpointError(f"of a block's query, key and value one is missing: {missing[0]}")
+            raise CheckpointError(f"a block's query, key or value is missing: {missing[0]}")
         out[f"{block}.qkv.{kind}"] = torch.cat([out.pop(one) for one in names])
     return facebook_vit(out)
 
 
 def facebook_vit(state: State) -> State:
-    """The ViTs of DINO to DINOv2 and MAE: blocks in chunks, register tokens, SwiGLU as facebookresearch writes them.
+    """Map the ViTs of DINO, DINOv2 and MAE: blocks in chunks, register tokens and SwiGLU in Facebook's form.
 
     Blocks keep their global number inside a chunk (dinov2, vision_transformer.py, BlockChunk). DINOv2 adds positions
-    before it inserts the registers, so that [CLS] has one and they have none; timm says the same with the position of
-    [CLS] added to it and no other (``no_embed_class``).
+    before it inserts the registers, so [CLS] has one and registers have none; in timm's form (``no_embed_class``) the
+    position of [CLS] is added to it beforehand.
     """
     chunks: dict[str, set[str]] = {}
     out: State = {}
     for name, value in state.items():
-        if found := re.match(r"blocks\.(\d+)\.(\d+)\.", name):
-            chunks.setdefault(found[1], set()).add(found[2])
-            name = f"blocks.{name[len(found[0]) - len(found[2]) - 1 :]}"
+        if match := re.match(r"blocks\.(\d+)\.(\d+)\.", name):
+            chunks.setdefault(match[1], set()).add(match[2])
+            name = f"blocks.{name[len(match[0]) - len(match[2]) - 1 :]}"
         out[re.sub(r"\.mlp\.w(12|3)\.", lambda m: f".mlp.fc{1 if m[1] == '12' else 2}.", name)] = value
     if len({len(blocks) for blocks in chunks.values()}) > 1:
         sizes = ", ".join(str(len(blocks)) for blocks in chunks.values())
@@ -131,7 +131,7 @@ def facebook_vit(state: State) -> State:
 
 
 def hf_dinov3(state: State) -> State:
-    """A DINOv3 of Hugging Face: its query, key and value joined, its gated MLP with a name for either part."""
+    """Map a DINOv3 of Hugging Face: join query, key and value, and name both parts of a gated MLP."""
     out = {}
     for name, value in state.items():
         gated = name.replace(".mlp.fc1.", ".mlp.fc1_g.") in state
@@ -140,7 +140,7 @@ def hf_dinov3(state: State) -> State:
         attn = name.removesuffix("q.weight")
         parts = [f"{attn}{part}.weight" for part in "qkv"]
         if missing := [part for part in parts if part not in out]:
-            raise CheckpointError(f"of a block's query, key and value one is missing: {missing[0]}")
+            raise CheckpointError(f"a block's query, key or value is missing: {missing[0]}")
         out[f"{attn}qkv.weight"] = torch.cat([out.pop(part) for part in parts])
         for part in "qv":
             if f"{attn}{part}.bias" in out:
@@ -149,9 +149,9 @@ def hf_dinov3(state: State) -> State:
 
 
 def meta_dinov3(state: State) -> State:
-    """A DINOv3 of facebookresearch: keys without bias, as timm's (``LinearKMaskedBias``, layers/attention.py).
+    """Map a DINOv3 of facebookresearch: keys without bias, as timm's (``LinearKMaskedBias``, layers/attention.py).
 
-    A bias of the keys that is not masked and not zero stays, and with it the whole of ``attn.qkv.bias``.
+    If keys have a bias that is neither masked nor zero, ``attn.qkv.bias`` stays as it is.
     """
     state = {name: value for name, value in state.items() if name}
     masked = {name.removesuffix("_mask") for name in state if name.endswith(".attn.qkv.bias_mask")}
@@ -177,25 +177,25 @@ NAMINGS = (
 )
 
 
-BY_NAME = Naming("timm", ())  # of a model whose name is given: any names
+BY_NAME = Naming("timm", ())  # for a model that the user names: any weight names
 
 
 def naming_of(names: list[str]) -> Naming | None:
-    """Whose names these are; None where they are no encoder's that is known."""
+    """Return the naming that ``names`` follow, None if it is not known."""
     return next(
         (one for one in NAMINGS if all(any(re.match(mark, name) for name in names) for mark in one.marks)), None
     )
 
 
 def to_timm(state: State, naming: Naming) -> State:
-    """The encoder in ``state`` in timm's names, with what belongs to no encoder left out, where names tell."""
+    """Return the encoder in ``state`` in timm's names, without weights that are not part of it."""
     renamed = {}
     for name, value in state.items():
-        if naming is not BY_NAME and NO_ENCODER.match(name):
+        if naming is not BY_NAME and NOT_ENCODER.match(name):
             continue
         for pattern, new in naming.rules:
             name = re.sub(pattern, new, name)
-        if naming.rules:  # numbers that count from elsewhere
+        if naming.rules:  # block numbers that count from elsewhere
             name = re.sub(r"(\d)([+-])(\d)", lambda m: str(int(m[1]) + int(m[2] + m[3])), name)
         renamed[name] = value
     return naming.finish(renamed)

@@ -1,4 +1,4 @@
-"""A file of another tool as an encoder of ours: recognised, renamed, built from its shapes, and nothing left open."""
+"""Import of another tool's file: its layout recognised, its names mapped, its network built from the shapes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from torch import Tensor
 
 from ...backbones import Backbone, hollow_backbone, is_rotary_arch
 from ...errors import CheckpointError, SpecError, SslctlError, closest
-from ...runs.checkpoint import refuse_mismatch
+from ...runs.checkpoint import digest, refuse_mismatch
 from ...runs.encoder import LoadedEncoder
-from ...runs.meta import ImageSpec, Imported
+from ...runs.meta import DataFacts, ImageSpec, Imported, Meta
+from ...spec.parsing import check_spec
 from ...spec.schema import BackboneSpec
-from .container import Foreign, read_foreign
-from .facts import as_loaded
+from .container import ForeignFile, read_foreign
 from .layouts import HERE, LAYOUTS, REFUSED, Layout, Which, begins, recognise
-from .names import BY_NAME, NO_ENCODER, Naming, naming_of, to_timm
+from .names import BY_NAME, NOT_ENCODER, Naming, naming_of, to_timm
 from .shapes import PERIODS, are_rounded, resnet_spec, rotary_native_size, rotary_vit_spec, usual_heads, vit_spec
 
 Branch = Literal["auto", "online", "momentum"]
 State = Mapping[str, Tensor]
-WORDS: dict[Which, str] = {"online": "student (online)", "momentum": "teacher (momentum)"}
+BRANCHES: dict[Which, str] = {"online": "student (online)", "momentum": "teacher (momentum)"}
+PREFIX = "encoder."  # of the tensors in a checkpoint
+UNKNOWN = "unknown"
 FIRST = re.compile(r"(.*?)(layer1\.0\.conv1\.weight|blocks\.0\.(0\.)?norm1\.weight)$")
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What may be said beside a file: its layout, which branch, timm's name and arguments, a ViT's depth and heads."""
+class ImportOptions:
+    """Options of an import: layout, branch, timm's name and arguments, a ViT's depth and heads."""
 
     layout: str | None = None
     branch: Branch = "auto"
@@ -43,142 +45,162 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What was taken from a file: ``held``, in the file's own names after ``prefix``; and ``left``, by group."""
+class Extracted:
+    """The encoder's ``tensors`` in the file's own names after ``prefix``, and the ``left_over`` names by group."""
 
     layout: Layout
     naming: Naming
     prefix: str
-    branch: Which | None  # None where the file holds one encoder alone
-    twice: bool  # whether another branch has the same layers: then none is missing
-    held: State
-    left: dict[str, list[str]]
+    branch: Which | None  # None if the file holds a single encoder
+    complete: bool  # whether another branch has the same layers, so that none is missing
+    tensors: State
+    left_over: dict[str, list[str]]
 
-    def said(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
+        """Return the fields of ``Imported`` that the file decides."""
         return {
             "layout": self.layout.name,
             "title": self.layout.title,
             "method": self.layout.method,
-            "branch": self.branch and WORDS[self.branch],
+            "branch": self.branch and BRANCHES[self.branch],
             "names": self.naming.title,
             "prefix": self.prefix,
-            "left_over": {group: len(names) for group, names in self.left.items()},
+            "left_over": {group: len(names) for group, names in self.left_over.items()},
         }
 
 
-def import_file(path: Path, wishes: Wishes | None = None) -> tuple[LoadedEncoder, Taken]:
-    """The encoder in the file at ``path`` with every one of its weights, and what was taken from the file.
+def import_file(path: Path, options: ImportOptions | None = None) -> tuple[LoadedEncoder, Extracted]:
+    """Import the encoder in the file ``path``, every weight of it, and return what was extracted with it.
 
-    Raises CheckpointError, naming the trouble, for a file that cannot be read without running code, that has no known
-    layout or could be two things, or that holds less or more than a complete encoder; SpecError for wishes that cannot
-    be met.
+    Raises CheckpointError for a file that cannot be read without running code, that has no known or an ambiguous
+    layout, or that holds less or more than a complete encoder; SpecError for options that do not fit.
     """
-    wishes = wishes or Wishes()
-    found = read_foreign(path)
-    layout, nest = find_layout(found, wishes.layout, wishes.arch)
-    return encoder_in(found, layout, nest, wishes)
+    options = options or ImportOptions()
+    file = read_foreign(path)
+    layout, nest = find_layout(file, options.layout, options.arch)
+    return build_encoder(file, layout, nest, options)
 
 
-def find_layout(found: Foreign, wished: str | None, arch: str | None = None) -> tuple[Layout, str]:
-    """The layout of a file and the nest in which it lies; ``wished`` is a name that a person gave.
+def find_layout(file: ForeignFile, requested: str | None, arch: str | None = None) -> tuple[Layout, str]:
+    """Return the layout of a file, by its ``requested`` name if there is one, and the prefix it is nested under.
 
-    Weights that ``arch`` says to be some model of timm's are in its names where no other layout is recognised.
+    Weights of timm's ``arch`` are assumed to be in timm's names if no layout is recognised.
     """
-    if wished is not None:
+    if requested is not None:
         names = [layout.name for layout in LAYOUTS]
-        layout = next((one for one in LAYOUTS if one.name == wished), None)
+        layout = next((one for one in LAYOUTS if one.name == requested), None)
         if layout is None:
-            raise SpecError(f"--layout '{wished}': unknown{closest(wished, names)}", f"one of {', '.join(names)}")
-        fits = [n for n in layout.nests if any(begins(found.tensors, n + p) for p in layout.online + layout.momentum)]
+            raise SpecError(f"--layout '{requested}': unknown{closest(requested, names)}", f"one of {', '.join(names)}")
+        fits = [n for n in layout.nests if any(begins(file.tensors, n + p) for p in layout.online + layout.momentum)]
         return layout, max(fits, key=len, default="")
-    known = recognise(found.tensors, found.top)
+    known = recognise(file.tensors, file.top)
     if known is None and arch is not None:
         return Layout("timm_named", f"timm's {arch}", HERE), ""
-    return known if known is not None else (_unknown(found), "")
+    return known if known is not None else (_fallback_layout(file), "")
 
 
-def encoder_in(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> tuple[LoadedEncoder, Taken]:
-    """See ``import_file``: the encoder in what was read of a file, for a layout that is known."""
-    taken = _take(found, layout, nest, wishes)
-    path = found.path
+def build_encoder(
+    file: ForeignFile, layout: Layout, nest: str, options: ImportOptions
+) -> tuple[LoadedEncoder, Extracted]:
+    """Build the encoder in ``file`` of a known layout. Raises as ``import_file``."""
+    extracted = _extract(file, layout, nest, options)
+    path = file.path
     try:
-        state = to_timm(dict(taken.held), taken.naming)
-        backbone, spec, size = _build(state, layout, wishes, taken.twice)
+        state = to_timm(dict(extracted.tensors), extracted.naming)
+        backbone, spec, size = _build(state, layout, options, extracted.complete)
     except SslctlError as e:
         raise CheckpointError(f"{path}: read as {layout.title}: {e.message}", e.hint) from e
     own = backbone.timm_state()
     periods = state.pop(PERIODS, None)
-    for name in taken.held:
-        if (head := NO_ENCODER.match(name)) and name not in own:
-            taken.left.setdefault(taken.prefix + head[0].rstrip("."), []).append(taken.prefix + name)
+    for name in extracted.tensors:
+        if (head := NOT_ENCODER.match(name)) and name not in own:
+            extracted.left_over.setdefault(extracted.prefix + head[0].rstrip("."), []).append(extracted.prefix + name)
             state.pop(name, None)
     for name in own.keys() - state.keys():
         if name.endswith("num_batches_tracked"):  # old files lack it, and evaluation needs none
             state[name] = torch.zeros((), dtype=torch.int64)
-    refuse_mismatch(path, own, state, f"read as {layout.title}: {spec.arch}, its names after '{taken.prefix}'")
-    backbone.load_timm_state({name: _owned(path, name, value) for name, value in state.items()}, assign=True)
+    refuse_mismatch(path, own, state, f"read as {layout.title}: {spec.arch}, its names after '{extracted.prefix}'")
+    backbone.load_timm_state({name: _copy(path, name, value) for name, value in state.items()}, assign=True)
     image = ImageSpec(size=size, mean=layout.mean, std=layout.std)
-    source = Imported(file=path.name, **taken.said(), wrappers=found.wrappers)
-    notes = [layout.note] if layout.note and wishes.layout is None else []
+    source = Imported(file=path.name, **extracted.summary(), wrappers=file.wrappers)
+    notes = [layout.note] if layout.note and options.layout is None else []
     if periods is not None and are_rounded(periods):
         notes.append(
-            "the periods of its positions are rounded to bfloat16; here, as in timm and transformers, they are not"
+            "the file rounds the periods of its positions to bfloat16; sslctl, like timm and transformers, does not"
         )
     if (
         backbone.is_vit
         and periods is None
-        and not (wishes.arch or wishes.heads or layout.heads or usual_heads(backbone.dim))
+        and not (options.arch or options.heads or layout.heads or usual_heads(backbone.dim))
     ):
-        notes.append(f"heads of attention show in no shape: {backbone.heads} are assumed (or import it with --heads)")
-    return as_loaded(backbone, spec, image, source, path, notes), taken
+        notes.append(f"no shape shows the number of attention heads: {backbone.heads} are assumed; see --heads")
+    return as_loaded(backbone, spec, image, source, path, notes), extracted
 
 
-def _take(found: Foreign, layout: Layout, nest: str, wishes: Wishes) -> Taken:
-    which: Which = layout.takes if wishes.branch == "auto" else wishes.branch
+def as_loaded(
+    backbone: Backbone, spec: BackboneSpec, image: ImageSpec, source: Imported, path: Path, notes: list[str]
+) -> LoadedEncoder:
+    """Return a LoadedEncoder for weights of another tool: its data is unknown and its step 0."""
+    method = source.method or UNKNOWN
+    full = check_spec({"data": {"path": UNKNOWN}, "backbone": spec.model_dump(mode="json"), "method": {"name": method}})
+    meta = Meta(
+        method=method,
+        spec=full.dump(),
+        encoder=PREFIX,
+        image=image,
+        data=DataFacts(name=UNKNOWN),
+        imported=source,
+        sha256=digest({PREFIX + name: value for name, value in backbone.state_dict().items()}),
+    ).but()
+    return LoadedEncoder(backbone.eval().requires_grad_(False), full, meta, path, notes)
+
+
+def _extract(file: ForeignFile, layout: Layout, nest: str, options: ImportOptions) -> Extracted:
+    which: Which = layout.branch if options.branch == "auto" else options.branch
     prefixes = {"online": layout.online, "momentum": layout.momentum}
     if not prefixes[which]:
-        raise SpecError(f"--branch {wishes.branch}: {layout.title} files hold one encoder alone", "leave it out")
+        raise SpecError(f"--branch {options.branch}: {layout.title} files contain a single encoder", "leave it out")
     for prefix in (nest + word for word in prefixes[which]):
-        held = _after(found.tensors, prefix)
-        naming = naming_of(list(held)) or (BY_NAME if wishes.arch and held else None)
+        tensors = _after(file.tensors, prefix)
+        naming = naming_of(list(tensors)) or (BY_NAME if options.arch and tensors else None)
         if naming is not None:
             break
     else:
         where = " or ".join(f"'{nest + word}'" for word in prefixes[which])
-        raise CheckpointError(f"{found.path}: read as {layout.title}, but there is no known encoder under {where}")
-    left: dict[str, list[str]] = {}
-    for name in found.tensors:
+        raise CheckpointError(f"{file.path}: read as {layout.title}, but no known encoder is under {where}")
+    left_over: dict[str, list[str]] = {}
+    for name in file.tensors:
         if not name.startswith(prefix):
-            left.setdefault(".".join(name.split(".")[:2]) if "." in name else name, []).append(name)
-    twice = False
+            left_over.setdefault(".".join(name.split(".")[:2]) if "." in name else name, []).append(name)
+    complete = False
     for where in (nest + word for word in prefixes["online" if which == "momentum" else "momentum"]):
-        layers = [name for name in _after(found.tensors, where) if re.match(r"(blocks|layer\d|layers)\.", name)]
-        if missing := [name for name in layers if name not in held]:
-            raise CheckpointError(f"{found.path}: missing: {prefix}{missing[0]}, which is there under '{where}'")
-        twice = twice or bool(layers)
-    return Taken(layout, naming, prefix, which if layout.momentum else None, twice, held, left)
+        layers = [name for name in _after(file.tensors, where) if re.match(r"(blocks|layer\d|layers)\.", name)]
+        if missing := [name for name in layers if name not in tensors]:
+            raise CheckpointError(f"{file.path}: missing: {prefix}{missing[0]}, which exists under '{where}'")
+        complete = complete or bool(layers)
+    return Extracted(layout, naming, prefix, which if layout.momentum else None, complete, tensors, left_over)
 
 
-def _build(state: State, layout: Layout, wishes: Wishes, whole: bool) -> tuple[Backbone, BackboneSpec, int]:
-    """An encoder without weights for ``state`` (all its blocks if ``whole``), its spec, its images' side in px."""
-    native, heads = 224, wishes.heads or layout.heads
+def _build(state: State, layout: Layout, options: ImportOptions, whole: bool) -> tuple[Backbone, BackboneSpec, int]:
+    """Return an encoder without weights for ``state`` (all its blocks if ``whole``), its spec and image size in px."""
+    native, heads = 224, options.heads or layout.heads
     vit, position = "patch_embed.proj.weight" in state, {}
-    if wishes.arch is not None and vit and is_rotary_arch(wishes.arch):
+    if options.arch is not None and vit and is_rotary_arch(options.arch):
         native = rotary_native_size(state)
     elif vit:
         rotary = "blocks.0.gamma_1" in state and "pos_embed" not in state
         if rotary:
-            spec, native = rotary_vit_spec(state, heads, wishes.depth, whole)
+            spec, native = rotary_vit_spec(state, heads, options.depth, whole)
         else:
-            spec, native = vit_spec(state, heads, layout.position, wishes.depth, whole)
+            spec, native = vit_spec(state, heads, layout.position, options.depth, whole)
             position = {"position": spec.position}
         spec = spec.model_copy(update={"norm_eps": layout.norm_eps})
-    elif wishes.arch is None:
+    elif options.arch is None:
         spec, native = resnet_spec(state, layout.padding)
-    if wishes.arch is not None:
+    if options.arch is not None:
         small = "conv1.weight" in state and state["conv1.weight"].shape[-1] == 3
         stem = "small" if small else "imagenet"
-        spec = BackboneSpec.model_validate({"arch": wishes.arch, "stem": stem, "args": dict(wishes.args), **position})
+        spec = BackboneSpec.model_validate({"arch": options.arch, "stem": stem, "args": dict(options.args), **position})
         native = 32 if small else native
     size = min(layout.size or native, native) if vit else layout.size or native
     if size != native and vit:
@@ -186,31 +208,31 @@ def _build(state: State, layout: Layout, wishes: Wishes, whole: bool) -> tuple[B
     return hollow_backbone(spec, size), spec, size
 
 
-def _unknown(found: Foreign) -> Layout:
-    """A layout for a file of no known tool that holds one encoder; CheckpointError for any other."""
-    names, path = found.tensors, found.path
+def _fallback_layout(file: ForeignFile) -> Layout:
+    """Return a layout for a file of an unknown tool with a single encoder. Raises CheckpointError for any other."""
+    names, path = file.tensors, file.path
     prefixes = list(dict.fromkeys(match[1] for name in names if (match := FIRST.match(name))))
     if not prefixes:
         reason = next(
             (why for word, why in REFUSED.items() if any(begins(names, n + word) for n in ("", "model."))), ""
         )
         some = ", ".join(list(names)[:10])
-        raise CheckpointError(f"{path}: no encoder that is known: {reason or f'its names begin {some}'}")
+        raise CheckpointError(f"{path}: no known encoder: {reason or f'its names begin {some}'}")
     if len(prefixes) > 1:
-        raise CheckpointError(f"{path}: no layout that is known, with encoders under {', '.join(map(repr, prefixes))}")
+        raise CheckpointError(f"{path}: no known layout, with encoders under {', '.join(map(repr, prefixes))}")
     prefix = prefixes[0]
     if f"{prefix}fc.weight" in names and not any(name.endswith("num_batches_tracked") for name in names):
-        if _bears_its_hash(path):  # torchvision's downloads are named after their bytes
+        if _named_by_hash(path):  # as torchvision's downloads are
             return Layout("torchvision", "torchvision ResNet", HERE)
         raise CheckpointError(
-            f"{path}: a ResNet as torchvision saved it before 2019, or BYOL's converted from JAX, which pads otherwise;"
-            " the file does not say which",
+            f"{path}: a ResNet saved by torchvision before 2019, or BYOL's converted from JAX, which pads differently;"
+            " the file does not show which",
             "sslctl import FILE --layout torchvision, or --layout byol_converted",
         )
-    return Layout("other", "no known tool's", (prefix,), note=f"no known tool's layout: an encoder under '{prefix}'")
+    return Layout("other", "an unknown tool", (prefix,), note=f"an unknown tool's layout: an encoder under '{prefix}'")
 
 
-def _bears_its_hash(path: Path) -> bool:
+def _named_by_hash(path: Path) -> bool:
     stated = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
     with path.open("rb") as file:
         return stated is not None and hashlib.file_digest(file, "sha256").hexdigest().startswith(stated[1])
@@ -220,8 +242,8 @@ def _after(tensors: State, prefix: str) -> State:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _owned(path: Path, name: str, value: Tensor) -> Tensor:
-    """A copy in float32 that the file is not needed for any more."""
+def _copy(path: Path, name: str, value: Tensor) -> Tensor:
+    """Copy a weight to float32, independent of the file."""
     if name.endswith("num_batches_tracked"):
         return value.clone()
     if not value.is_floating_point():

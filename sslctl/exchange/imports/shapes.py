@@ -1,4 +1,4 @@
-"""What encoder a set of weights in timm's names is: its architecture, read from the shapes alone."""
+"""The architecture of an encoder, read from the shapes of its weights in timm's names."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ DINOV3 = {  # width, depth, heads, hidden width, gated MLP
     "vit_huge_plus_patch16_dinov3": (1280, 32, 20, 5120, True), "vit_7b_patch16_dinov3": (4096, 40, 32, 8192, True),
 }  # fmt: skip
 PERIODS = "rope_embed.periods"  # Facebook's name for what timm computes
-HEADS = {1408: 16, 1664: 16}  # of timm's ViT-g and ViT-G, which are else not known here
+HEADS = {1408: 16, 1664: 16}  # of timm's ViT-g and ViT-G
 DEPTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 40, 48)
 
 
 def resnet_spec(state: State, padding: Literal["same", "solo"] | None) -> tuple[BackboneSpec, int]:
-    """The spec of a ResNet and its native size in px. Raises CheckpointError for what is none that is known."""
+    """Return the spec of a ResNet and its native size in px. Raises CheckpointError for an unknown one."""
     stem = _shape(state, "conv1.weight", 4)
     bottleneck = "layer1.0.conv3.weight" in state
     blocks = tuple(_count(state, f"layer{stage}.") for stage in (1, 2, 3, 4))
@@ -64,8 +64,8 @@ def resnet_spec(state: State, padding: Literal["same", "solo"] | None) -> tuple[
     if known is None or stem[1] != 3 or stem[2] not in (3, 7):
         kind = "bottleneck" if bottleneck else "basic"
         raise CheckpointError(
-            f"{kind} blocks {list(blocks)} in {groups} groups of width {base}, a stem {list(stem)}: no ResNet that is "
-            "known; some of its blocks may be missing"
+            f"{kind} blocks {list(blocks)} in {groups} groups of width {base}, a stem {list(stem)}: not a known "
+            "ResNet; some of its blocks may be missing"
         )
     arch, args = known
     width = None
@@ -74,7 +74,7 @@ def resnet_spec(state: State, padding: Literal["same", "solo"] | None) -> tuple[
     elif stem[0] == 64:
         args = args | {"channels": planes}
     else:
-        raise CheckpointError(f"no ResNet is known with a stem of {stem[0]} and stages of {planes} channels")
+        raise CheckpointError(f"a stem of {stem[0]} and stages of {planes} channels: not a known ResNet")
     small = stem[2] == 3
     pads = padding if padding == "same" or (small and padding == "solo") else None
     spec = BackboneSpec(arch=arch, stem="small" if small else "imagenet", width=width, padding=pads, args=args)
@@ -84,21 +84,21 @@ def resnet_spec(state: State, padding: Literal["same", "solo"] | None) -> tuple[
 def vit_spec(
     state: State, heads: int | None, position: str, depth: int | None, whole: bool = False
 ) -> tuple[BackboneSpec, int]:
-    """The spec of a ViT and the side in px of its own grid of positions.
+    """Return the spec of a ViT and its native size in px.
 
-    ``heads`` where they are not the usual of this width: they show in no shape. ``depth`` says that so many blocks are
-    all, ``whole`` that those which are there are; otherwise a number of blocks that looks like what a cut file leaves
-    is refused. Raises CheckpointError.
+    ``heads`` are given if they are not usual for this width, since no shape shows them. ``depth`` states the number of
+    blocks, ``whole`` that none is missing; otherwise a number that looks like that of a truncated file is refused.
+    Raises CheckpointError.
     """
     dim, patch = _patches(state)
     blocks = _count(state, "blocks.")
-    _refuse_cut(dim, blocks, blocks if whole and depth is None else depth)
+    _refuse_truncated(dim, blocks, blocks if whole and depth is None else depth)
     heads = heads or usual_heads(dim) or max(1, dim // 64)
     if dim % heads:
-        raise CheckpointError(f"a width of {dim} is no multiple of {heads} heads")
+        raise CheckpointError(f"a width of {dim} is not a multiple of {heads} heads")
     hidden = _shape(state, "blocks.0.mlp.fc1.weight", 2)[0]
     swiglu = hidden == 2 * _shape(state, "blocks.0.mlp.fc2.weight", 2)[1]
-    wanted = PLAIN | {
+    target = PLAIN | {
         "embed_dim": dim, "depth": blocks, "num_heads": heads, "patch_size": patch, "swiglu": swiglu,
         "mlp_ratio": (hidden if hidden % dim == 0 or swiglu else hidden + 0.5) / dim,  # timm cuts the product off
         "qkv_bias": "blocks.0.attn.qkv.bias" in state, "qk_norm": "blocks.0.attn.q_norm.weight" in state,
@@ -106,11 +106,11 @@ def vit_spec(
         "reg_tokens": _shape(state, "reg_token", 3)[1] if "reg_token" in state else 0,
         "class_token": "cls_token" in state,
     }  # fmt: skip
-    side, wanted["no_embed_class"] = _grid(_shape(state, "pos_embed", 3)[1], wanted)
-    arch, args = _nearest(wanted)
-    if not wanted["class_token"]:
+    side, target["no_embed_class"] = _grid(_shape(state, "pos_embed", 3)[1], target)
+    arch, args = _nearest(target)
+    if not target["class_token"]:
         args |= {"global_pool": "avg", "fc_norm": "fc_norm.weight" in state}
-    if wanted["reg_tokens"] or wanted["no_embed_class"] or not wanted["class_token"]:
+    if target["reg_tokens"] or target["no_embed_class"] or not target["class_token"]:
         position = "timm"  # DINO's resizing is of [CLS] and patches; DINOv2's with registers is timm's
     return BackboneSpec(arch=arch, position="dino" if position == "dino" else "timm", args=args), side * patch
 
@@ -118,14 +118,14 @@ def vit_spec(
 def rotary_vit_spec(
     state: State, heads: int | None, depth: int | None, whole: bool = False
 ) -> tuple[BackboneSpec, int]:
-    """Return the spec of a ViT with rotary positions as DINOv3's, and the side in px that its images may have.
+    """Return the spec of a ViT with rotary positions as in DINOv3, and an image size in px for it.
 
-    ``heads``, ``depth`` and ``whole`` as for ``vit_spec``; a file of Facebook's has the periods of the positions in it,
-    from which heads and base follow. Raises CheckpointError.
+    ``heads``, ``depth`` and ``whole`` as for ``vit_spec``; Facebook's files contain the periods of the positions, which
+    determine heads and base. Raises CheckpointError.
     """
     dim, patch = _patches(state)
     blocks = _count(state, "blocks.")
-    _refuse_cut(dim, blocks, blocks if whole and depth is None else depth)
+    _refuse_truncated(dim, blocks, blocks if whole and depth is None else depth)
     base = 100.0
     if PERIODS in state:
         count, base = len(state[PERIODS]), _base_of(state[PERIODS])
@@ -155,7 +155,7 @@ def rotary_vit_spec(
 
 
 def rotary_native_size(state: State) -> int:
-    """Return the side in px of the grid of a ViT's positions, or about 224 where they are rotary alone."""
+    """Return the native size in px of a ViT's position table, or about 224 if it has only rotary positions."""
     _, patch = _patches(state)
     if "pos_embed" not in state:
         return 224 // patch * patch
@@ -164,27 +164,27 @@ def rotary_native_size(state: State) -> int:
 
 
 def are_rounded(periods: Tensor) -> bool:
-    """Return whether the periods of rotary positions are other numbers than the powers of their base in float32."""
+    """Return whether the periods of rotary positions differ from the powers of their base in float32."""
     n = len(periods)
     return not torch.allclose(periods.float(), _base_of(periods) ** (torch.arange(n) / n), rtol=1e-5)
 
 
 def _base_of(periods: Tensor) -> float:
-    """The base of which the periods of DINOv3's positions are powers: base ** (i / n) for n of them.
+    """Return the base whose powers, base ** (i / n), are the n periods of DINOv3's positions.
 
-    Raises CheckpointError where they are not. Facebook's files may have them rounded to bfloat16.
+    Raises CheckpointError if there is none. Facebook's files may round them to bfloat16.
     """
     n = len(periods)
     base = float(periods[-1].double() ** (n / (n - 1))) if n > 1 else 100.0
     base = 100.0 if abs(base - 100) < 1 else base
     expected = base ** (torch.arange(n) / n)
     if not torch.allclose(periods.float(), expected, rtol=2**-7):
-        raise CheckpointError(f"{PERIODS}: the periods of its positions are not powers of one base")
+        raise CheckpointError(f"{PERIODS}: the periods of its positions are not powers of a base")
     return base
 
 
 def _patches(state: State) -> tuple[int, int]:
-    """Width and patch size of a ViT."""
+    """Return width and patch size of a ViT."""
     projection = _shape(state, "patch_embed.proj.weight", 4)
     dim, patch = projection[0], projection[-1]
     if projection[1] != 3 or projection[2] != patch:
@@ -193,43 +193,43 @@ def _patches(state: State) -> tuple[int, int]:
 
 
 def usual_heads(dim: int) -> int | None:
-    """Heads of the ViTs of width ``dim`` that are known; None where there is none."""
+    """Return the heads of known ViTs of width ``dim``, None if there are none."""
     return HEADS.get(dim) or next((heads for width, _, heads in SIZES.values() if width == dim), None)
 
 
-def _nearest(wanted: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """timm's name with the fewest differences from ``wanted``, and these differences as arguments."""
-    found: list[tuple[str, dict[str, Any]]] = []
+def _nearest(target: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return timm's name with the fewest differences from ``target``, and these differences as arguments."""
+    candidates: list[tuple[str, dict[str, Any]]] = []
     known = set(timm.list_models("vit_*"))
     for size, (dim, depth, heads) in SIZES.items():
         own = PLAIN | {"embed_dim": dim, "depth": depth, "num_heads": heads}
-        for patch in (16, 8, 14, 32) if size != "giant" else ():  # timm's plain giant is another one
-            found.append((f"vit_{size}_patch{patch}_224", own | {"patch_size": patch}))
+        for patch in (16, 8, 14, 32) if size != "giant" else ():  # timm's plain giant is another network
+            candidates.append((f"vit_{size}_patch{patch}_224", own | {"patch_size": patch}))
         dinov2 = own | {"patch_size": 14, "init_values": 1e-5}
         if size == "giant":
             dinov2 |= {"swiglu": True, "mlp_ratio": 2 * 4096 / 1536}
-        found.append((f"vit_{size}_patch14_dinov2", dinov2))
-        found.append((f"vit_{size}_patch14_reg4_dinov2", dinov2 | {"reg_tokens": 4, "no_embed_class": True}))
+        candidates.append((f"vit_{size}_patch14_dinov2", dinov2))
+        candidates.append((f"vit_{size}_patch14_reg4_dinov2", dinov2 | {"reg_tokens": 4, "no_embed_class": True}))
     best = [
-        (name, {key: value for key, value in wanted.items() if value != own[key]})
-        for name, own in found
-        if name in known and own["swiglu"] == wanted["swiglu"]
+        (name, {key: value for key, value in target.items() if value != own[key]})
+        for name, own in candidates
+        if name in known and own["swiglu"] == target["swiglu"]
     ]
     arch, args = min(best, key=lambda one: len(one[1]))
     return arch, args
 
 
-def _grid(tokens: int, wanted: dict[str, Any]) -> tuple[int, bool]:
-    """Patches to a side of the grid of positions, and whether the prefix has no positions of its own."""
-    prefix = int(wanted["class_token"]) + wanted["reg_tokens"]
+def _grid(tokens: int, target: dict[str, Any]) -> tuple[int, bool]:
+    """Return the patches per side of the position grid, and whether prefix tokens have no positions."""
+    prefix = int(target["class_token"]) + target["reg_tokens"]
     for own in dict.fromkeys((prefix, 0)):
         side = math.isqrt(max(0, tokens - own))
         if side and side * side == tokens - own:
             return side, own != prefix
-    raise CheckpointError(f"pos_embed has {tokens} rows, which are no square of patches beside {prefix} other tokens")
+    raise CheckpointError(f"pos_embed has {tokens} rows: not a square of patches plus {prefix} other tokens")
 
 
-def _refuse_cut(dim: int, blocks: int, depth: int | None) -> None:
+def _refuse_truncated(dim: int, blocks: int, depth: int | None) -> None:
     usual = next((d for width, d, _ in SIZES.values() if width == dim), 12)
     if depth == blocks or blocks == usual:
         return
@@ -238,7 +238,7 @@ def _refuse_cut(dim: int, blocks: int, depth: int | None) -> None:
     if blocks not in DEPTHS or usual // 2 < blocks < usual:
         raise CheckpointError(
             f"{blocks} blocks of width {dim}, where such ViTs have {usual}: some may be missing",
-            f"where these are all, say so: sslctl import FILE --depth {blocks}",
+            f"if none is missing: sslctl import FILE --depth {blocks}",
         )
 
 
@@ -246,7 +246,7 @@ def _shape(state: State, name: str, axes: int) -> tuple[int, ...]:
     if name not in state:
         raise CheckpointError(f"missing: {name}")
     if state[name].ndim != axes or not state[name].numel():
-        raise CheckpointError(f"{name} has the shape {tuple(state[name].shape)}, not one of {axes} axes")
+        raise CheckpointError(f"{name} has the shape {tuple(state[name].shape)} instead of {axes} axes")
     return tuple(state[name].shape)
 
 

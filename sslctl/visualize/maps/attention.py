@@ -1,4 +1,4 @@
-"""Where a network looks: maps of an image of any size, and masks of most of their mass."""
+"""Attention and saliency maps of an image of any size, and masks of most of their mass."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ...backbones import Backbone, activation, attention, own_grad_cam, rollout
 from ...errors import SpecError
 from ...views.geometric import resize
 
-KINDS = ("attention", "rollout", "grad-cam", "activation")
+MAP_KINDS = ("attention", "rollout", "grad-cam", "activation")
 
 
 @dataclass(frozen=True)
-class Look:
-    """How maps are made: of what kind, at which size, from which block, and how much of their mass a mask keeps."""
+class MapOptions:
+    """Options of maps: their kind, the image size, the block, and the share of mass that a mask keeps."""
 
-    kind: str  # one of KINDS
+    kind: str  # one of MAP_KINDS
     size: int  # px; images are resized to the area of size x size
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -32,7 +32,7 @@ class Look:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """Maps of one image: one for each head, or a single one."""
+    """The maps of an image: one for each head, or a single one."""
 
     image: NDArray[np.uint8]  # (h, w, 3), as the network saw it, without padding
     raw: Tensor  # float32 (maps, rows, columns): one number for each patch, padding included
@@ -41,83 +41,82 @@ class AttentionMaps:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
+        """Return rows and columns of patches."""
         return self.raw.shape[1], self.raw.shape[2]
 
     @property
     def heads(self) -> Tensor:
-        """The maps at the size of the image: float32 (maps, h, w)."""
-        return self.spread(self.raw)
+        """Return the maps at the size of the image: float32 (maps, h, w)."""
+        return self.to_pixels(self.raw)
 
     @property
     def mean(self) -> Tensor:
-        """Mean over the maps at the size of the image: float32 (h, w)."""
-        return self.spread(self.raw.mean(0))
+        """Return the mean over maps at the size of the image: float32 (h, w)."""
+        return self.to_pixels(self.raw.mean(0))
 
     @property
     def masks(self) -> Tensor:
-        """Per map the pixels of the patches that hold ``share`` of its mass: bool (maps, h, w)."""
-        return self.spread(mass_mask(self.raw, self.share))
+        """Return for each map the pixels of the patches with ``share`` of its mass: bool (maps, h, w)."""
+        return self.to_pixels(mass_mask(self.raw, self.share))
 
     @property
     def union(self) -> Tensor:
-        """Pixels in the mask of any map: bool (h, w)."""
+        """Return the pixels in any map's mask: bool (h, w)."""
         return self.masks.any(0)
 
-    def spread(self, values: Tensor) -> Tensor:
-        """Values of patches (..., rows, columns) as values of pixels (..., h, w)."""
+    def to_pixels(self, values: Tensor) -> Tensor:
+        """Expand values of patches (..., rows, columns) to pixels (..., h, w)."""
         height, width = self.image.shape[:2]
         return upsample(values, self.stride)[..., :height, :width]
 
 
 def choose_kind(backbone: Backbone, kind: str) -> str:
-    """``kind`` itself, or for ``auto`` what suits the backbone. Raises SpecError for an unknown word."""
+    """Return ``kind``, for ``auto`` the usual one of the backbone. Raises SpecError for an unknown kind."""
     if kind == "auto":
         return "attention" if backbone.is_vit else "grad-cam"
-    if kind not in KINDS:
-        raise SpecError(f"--kind '{kind}': no such maps", f"auto, {', '.join(KINDS)}")
+    if kind not in MAP_KINDS:
+        raise SpecError(f"--kind '{kind}': unknown kind of map", f"auto, {', '.join(MAP_KINDS)}")
     return kind
 
 
-def attention_maps(backbone: Backbone, image: NDArray[np.uint8], look: Look) -> AttentionMaps:
-    """Maps of ``image`` (H, W, 3).
+def attention_maps(backbone: Backbone, image: NDArray[np.uint8], options: MapOptions) -> AttentionMaps:
+    """Compute the maps of ``image`` (H, W, 3).
 
-    The image keeps its aspect: it is resized to about ``look.size`` x ``look.size`` pixels of area and padded at the
-    right and the bottom, repeating its edge, to whole patches. Raises SpecError for a backbone without such maps or
-    block.
+    It is resized, keeping its aspect, to an area of about ``options.size`` squared and padded to whole patches by
+    repeating its right and bottom edge. Raises SpecError for a backbone without such maps or block.
     """
-    shown = fit_area(image, look.size)
-    x = network_input(backbone, shown, look.mean, look.std)
+    resized = fit_area(image, options.size)
+    x = network_input(backbone, resized, options.mean, options.std)
     with torch.no_grad():
-        maps = raw_maps(backbone, x, look)[0].float().cpu()
-    return AttentionMaps(shown.permute(1, 2, 0).numpy(), maps, backbone.stride, look.share)
+        maps = raw_maps(backbone, x, options)[0].float().cpu()
+    return AttentionMaps(resized.permute(1, 2, 0).numpy(), maps, backbone.stride, options.share)
 
 
-def raw_maps(backbone: Backbone, x: Tensor, look: Look) -> Tensor:
-    """Maps of network inputs (B, 3, H, W), both sides multiples of the stride: (B, maps, H / stride, W / stride)."""
-    if look.kind == "attention":
-        return attention(backbone, x, look.block)
-    if look.block != -1:
-        raise SpecError(f"--block {look.block}: --kind {look.kind} is not that of a block", "leave --block out")
-    return {"rollout": rollout, "grad-cam": own_grad_cam, "activation": activation}[look.kind](backbone, x)
+def raw_maps(backbone: Backbone, x: Tensor, options: MapOptions) -> Tensor:
+    """Compute maps of inputs (B, 3, H, W), sides multiples of the stride: (B, maps, H / stride, W / stride)."""
+    if options.kind == "attention":
+        return attention(backbone, x, options.block)
+    if options.block != -1:
+        raise SpecError(f"--block {options.block}: --kind {options.kind} is not computed for a block", "omit --block")
+    return {"rollout": rollout, "grad-cam": own_grad_cam, "activation": activation}[options.kind](backbone, x)
 
 
-def network_input(backbone: Backbone, shown: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """An image uint8 (3, h, w) as the network takes it: normalised, its edge repeated to multiples of the stride.
+def network_input(backbone: Backbone, image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Normalise an image, uint8 (3, h, w), and pad it by its edge to multiples of the stride.
 
-    -> (1, 3, H, W) on the backbone's device and in its type.
+    Returns (1, 3, H, W) on the backbone's device and in its type.
     """
-    height, width = shown.shape[1:]
+    height, width = image.shape[1:]
     side = backbone.stride
-    x = (shown / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    x = (image / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     x = F.pad(x[None], (0, -width % side, 0, -height % side), mode="replicate")
     return x.to(next(backbone.parameters()))
 
 
 def fit_area(image: NDArray[np.uint8], size: int) -> Tensor:
-    """``image`` (H, W, 3) resized, its aspect kept, to the area of ``size`` x ``size``: uint8 (3, h, w).
+    """Resize ``image`` (H, W, 3), keeping its aspect, to the area of ``size`` x ``size``: uint8 (3, h, w).
 
-    Equal areas mean equally many patches, so that memory does not depend on the image.
+    Equal areas have equally many patches, so memory does not depend on the image.
     """
     height, width = image.shape[:2]
     factor = size / math.sqrt(height * width)
@@ -125,7 +124,7 @@ def fit_area(image: NDArray[np.uint8], size: int) -> Tensor:
 
 
 def mass_mask(maps: Tensor, share: float) -> Tensor:
-    """Per map the largest values that together hold ``share`` of its sum: (..., h, w) -> bool (..., h, w).
+    """Select in each map the largest values that sum to ``share`` of it: (..., h, w) -> bool (..., h, w).
 
     As in facebookresearch/dino, visualize_attention.py: ascending values are summed up to 1 - share and dropped.
     """
@@ -136,5 +135,5 @@ def mass_mask(maps: Tensor, share: float) -> Tensor:
 
 
 def upsample(maps: Tensor, factor: int) -> Tensor:
-    """Every value as a square of ``factor`` x ``factor`` pixels: (..., h, w) -> (..., h factor, w factor)."""
+    """Repeat every value as a square of ``factor`` x ``factor`` pixels: (..., h, w) -> (..., h factor, w factor)."""
     return maps.repeat_interleave(factor, -2).repeat_interleave(factor, -1)

@@ -1,4 +1,4 @@
-"""Where the encoder looks in the same few images, from its first step to its last: small maps kept as a run goes."""
+"""Maps of the same few images over the steps of a run, kept in its directory."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from ...views.evaluation import EvalTransform
 
 FILE = "glimpses.safetensors"
 IMAGES = 6
-SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the run: early on, much changes
-SHOWN = 160  # px, at most, of the images that are kept
+SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the run; maps change most at its beginning
+MAX_SIDE = 160  # px of the images that are kept
 
 
-class Glimpse(NamedTuple):
-    """The images as the encoder sees them, uint8 (n, 3, s, s), their names, and maps (n, h, w) by step."""
+class MapHistory(NamedTuple):
+    """Images as the encoder sees them, uint8 (n, 3, s, s), their names, and their maps (n, h, w) by step."""
 
     images: Tensor
     names: list[str]
     maps: dict[int, Tensor]
 
 
-class Glimpses:
-    """Maps of fixed images of ``source``, taken with ``encoder`` at ``SHARES`` of ``total`` steps, kept in ``folder``.
+class MapRecorder:
+    """A recorder of the maps of fixed images of ``source`` at ``SHARES`` of ``total`` steps, in ``folder``.
 
-    Costs ``IMAGES`` images through the network, at most once for each share. The encoder stays as it was, to the bit.
+    It passes ``IMAGES`` images through ``encoder`` at most once for each share and leaves it the same, to the bit.
     """
 
     def __init__(self, folder: Path, encoder: Backbone, source: Source, transform: EvalTransform, total: int) -> None:
@@ -48,64 +48,65 @@ class Glimpses:
         self.transform = transform
         self.due = sorted({round(share * total) for share in SHARES})
         self.images, names = fixed_images(source, transform)
-        self.glimpse = Glimpse(shown(self.images), names, {})
+        self.history = MapHistory(shrink(self.images), names, {})
 
     def begin(self, step: int) -> None:
-        """Take up at ``step`` what an earlier session left; what it saw later is seen again."""
-        old = read(self.path)
-        if old is not None and torch.equal(old.images, self.glimpse.images):
-            self.glimpse.maps.update({at: maps for at, maps in old.maps.items() if at <= step})
+        """Continue at ``step`` with the maps of an earlier session up to it."""
+        old = read_maps(self.path)
+        if old is not None and torch.equal(old.images, self.history.images):
+            self.history.maps.update({at: maps for at, maps in old.maps.items() if at <= step})
         self.at(step)
 
     def at(self, step: int) -> None:
-        """``step`` steps are done: look, where a look is due since the last one."""
-        seen = max(self.glimpse.maps, default=-1)
-        if any(seen < due <= step for due in self.due):
+        """Record maps after ``step`` steps if they are due."""
+        last = max(self.history.maps, default=-1)
+        if any(last < due <= step for due in self.due):
             with frozen(self.encoder):
-                self.glimpse.maps[step] = look(self.encoder, self.transform.normalise(self.images))
-            write(self.path, self.glimpse)
+                self.history.maps[step] = mean_maps(self.encoder, self.transform.normalise(self.images))
+            write_maps(self.path, self.history)
 
 
 def fixed_images(source: Source, transform: EvalTransform, count: int = IMAGES) -> tuple[Tensor, list[str]]:
-    """Images evenly spaced over ``source`` as the encoder sees them, uint8 (n, 3, S, S), and their names."""
-    images = [next_readable(source, i)[:2] for i in spaced(source, count)]
+    """Return images evenly spaced over ``source`` as the encoder sees them, uint8 (n, 3, S, S), and their names."""
+    images = [next_readable(source, i)[:2] for i in evenly_spaced(source, count)]
     return torch.stack([transform.crop(image) for _, image in images]), [source.item_name(i) for i, _ in images]
 
 
-def spaced(images: Sized, count: int) -> list[int]:
-    """Where ``count`` of ``images``, evenly spaced, stand: none at the ends where there are more, else all."""
+def evenly_spaced(images: Sized, count: int) -> list[int]:
+    """Return the positions of ``count`` images, evenly spaced and not at the ends; all if there are no more."""
     if count >= len(images):
         return list(range(len(images)))
     return list(dict.fromkeys(torch.linspace(0, len(images) - 1, count + 2)[1:-1].round().int().tolist()))
 
 
-def look(encoder: Backbone, x: Tensor) -> Tensor:
-    """Where ``encoder`` looks in images (n, 3, S, S), normalised: (n, h, w).
+def mean_maps(encoder: Backbone, x: Tensor) -> Tensor:
+    """Compute a map of each image (n, 3, S, S), normalised: (n, h, w).
 
-    A ViT's attention in its last block, mean over heads; elsewhere the places that made the embedding what it is.
+    For a ViT that is the last block's attention, mean over heads; for other networks Grad-CAM of the embedding.
     """
     x = x.to(next(encoder.parameters()).device)
     with torch.no_grad(), uncompiled():
         try:
             return (attention if encoder.is_vit else own_grad_cam)(encoder, x).mean(1).float().cpu()
-        except SpecError:  # a net of another make
+        except SpecError:  # a network without these maps
             return activation(encoder, x).mean(1).float().cpu()
 
 
-def shown(images: Tensor) -> Tensor:
-    """Images uint8 (n, 3, S, S) no larger than a page needs them."""
-    if images.shape[-1] <= SHOWN:
+def shrink(images: Tensor) -> Tensor:
+    """Shrink images uint8 (n, 3, S, S) to at most ``MAX_SIDE`` px."""
+    if images.shape[-1] <= MAX_SIDE:
         return images
-    return F.interpolate(images, (SHOWN, SHOWN), mode="bilinear", antialias=True)
+    return F.interpolate(images, (MAX_SIDE, MAX_SIDE), mode="bilinear", antialias=True)
 
 
-def write(path: Path, glimpse: Glimpse) -> None:
-    tensors = {"images": glimpse.images} | {f"step-{at:09d}": maps for at, maps in glimpse.maps.items()}
-    write_atomically(path, serialize(tensors, {"names": json.dumps(glimpse.names)}))
+def write_maps(path: Path, history: MapHistory) -> None:
+    """Write ``history`` to a safetensors file. Raises MachineError if the disk refuses."""
+    tensors = {"images": history.images} | {f"step-{at:09d}": maps for at, maps in history.maps.items()}
+    write_atomically(path, serialize(tensors, {"names": json.dumps(history.names)}))
 
 
-def read(path: Path) -> Glimpse | None:
-    """What ``path`` holds; None where there is no such file, or it is damaged."""
+def read_maps(path: Path) -> MapHistory | None:
+    """Read the maps in ``path``; return None if the file is missing or damaged."""
     tensors: dict[str, Any] = {}
     try:
         with safe_open(path, "pt") as file:
@@ -116,4 +117,4 @@ def read(path: Path) -> Glimpse | None:
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError):
         return None
     whole = images.ndim == 4 and images.dtype == torch.uint8 and len(names) == len(images)
-    return Glimpse(images, names, maps) if whole and all(m.ndim == 3 for m in maps.values()) else None
+    return MapHistory(images, names, maps) if whole and all(m.ndim == 3 for m in maps.values()) else None

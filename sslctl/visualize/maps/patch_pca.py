@@ -1,4 +1,4 @@
-"""Patch features of many images as colours, by principal components that all images share."""
+"""Patch features of images as colours, by principal components that all images share."""
 
 from __future__ import annotations
 
@@ -8,147 +8,161 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from ...backbones import Backbone
 from ...data.decode import BadImage, Pixels
 from ...data.source import Source
 from ...errors import DataError
-from ..paint import Picture, fit, save, sheet
+from ..paint import Picture, fit_square, save_png, tile_sheet
 from .attention import fit_area, network_input, upsample
-from .over_time import spaced
-from .pictures import Failed, Written, output_names
+from .over_time import evenly_spaced
+from .pictures import Entries, Failures, output_names
 
-FIT = 100  # images, evenly spaced, that the basis is fitted on
-SHOWN = 24  # images on the sheet
+FIT_IMAGES = 100  # evenly spaced, that the basis is fitted on
+SHEET_IMAGES = 24
 TILE = 160  # px
-TAIL = 0.01  # share of patches at either end of a component that may be cut off when it becomes a colour
+TAIL = 0.01  # share of patches clipped at either end of a component when it becomes a colour
 
-Sight = Callable[[Pixels], tuple[Tensor, Tensor]]  # pixels -> shown uint8 (3, h, w), features (D, rows, columns)
+FeatureFunction = Callable[
+    [Pixels], tuple[Tensor, Tensor]
+]  # pixels -> resized uint8 (3, h, w), features (D, rows, columns)
 
 
 @dataclass(frozen=True)
-class Basis:
-    """What is shared: the component that tells object from ground, and three that become red, green and blue."""
+class ColourBasis:
+    """The shared basis: a component that separates foreground, and three that become red, green and blue."""
 
     center: Tensor  # (D,) mean of all patches
     first: Tensor  # (D,) their first component, positive on the foreground
     middle: Tensor  # (D,) mean of the foreground
     axes: Tensor  # (3, D) its first components
     low: Tensor  # (3,) the score that becomes 0
-    high: Tensor  # (3,) and the one that becomes 255
-    explained: tuple[float, ...]  # shares of the variance: of the first, then of the three
+    high: Tensor  # (3,) the score that becomes 255
+    explained: tuple[float, ...]  # shares of variance: of the first component, then of the three
 
     def foreground(self, features: Tensor) -> Tensor:
-        """(D, h, w) -> bool (h, w)."""
+        """Separate foreground: (D, h, w) -> bool (h, w)."""
         return torch.einsum("d,dhw->hw", self.first, features - self.center[:, None, None]) > 0
 
     def colours(self, features: Tensor) -> Tensor:
-        """(D, h, w) -> uint8 (h, w, 3)."""
+        """Colour features: (D, h, w) -> uint8 (h, w, 3)."""
         score = torch.einsum("cd,dhw->hwc", self.axes, features - self.middle[:, None, None])
         return ((score - self.low) / (self.high - self.low).clamp_min(1e-12) * 255).round().clamp(0, 255).byte()
 
 
-def sight(backbone: Backbone, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> Sight:
-    """How an image becomes features: its aspect kept, at about ``size`` x ``size`` px of area."""
+def feature_function(backbone: Backbone, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> FeatureFunction:
+    """Return a function from an image to its patch features, at about ``size`` x ``size`` px of area."""
 
-    def see(image: Pixels) -> tuple[Tensor, Tensor]:
-        shown = fit_area(image, size)
+    def features_of(image: Pixels) -> tuple[Tensor, Tensor]:
+        resized = fit_area(image, size)
         with torch.no_grad():
-            return shown, backbone(network_input(backbone, shown, mean, std)).map[0].float().cpu()
+            return resized, backbone(network_input(backbone, resized, mean, std)).map[0].float().cpu()
 
-    return see
+    return features_of
 
 
 def write_pca(
-    see: Sight,
+    features_of: FeatureFunction,
     stride: int,
     source: Source,
     out: Path,
     *,
     whole: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Written, Failed, Basis]:
-    """``<name>_pca.png`` for every image of ``source`` and ``sheet.png`` of some; one image in memory at a time.
+) -> tuple[Entries, Failures, ColourBasis]:
+    """Write ``<name>_pca.png`` for every image of ``source`` and ``sheet.png`` of some, one image in memory at a time.
 
-    The basis comes from at most ``FIT`` images. Where not ``whole``, what is not foreground is black.
-    Gives what was written, the images that cannot be read, and the basis. Raises DataError where none can be read.
+    The basis is fitted on at most ``FIT_IMAGES`` images. Unless ``whole``, background is black. Returns an entry for
+    each image, the images that cannot be read, and the basis. Raises DataError if none can be read.
     """
-    basis = fit_basis((features for _, features in _seen(see, source, spaced(source, FIT))), whole)
-    written: Written = []
-    failed: Failed = []
+    basis = fit_basis(
+        (features for _, features in _readable(features_of, source, evenly_spaced(source, FIT_IMAGES))), whole
+    )
+    entries: Entries = []
+    failed: Failures = []
     tiles: list[tuple[str, Picture]] = []
-    on_sheet = set(spaced(source, SHOWN))
+    on_sheet = set(evenly_spaced(source, SHEET_IMAGES))
     for i, name in enumerate(output_names(source)):
         try:
-            shown, features = see(source.read(i))
+            image, features = features_of(source.read(i))
         except BadImage as e:
             failed.append({"image": source.item_name(i), "reason": e.reason})
         else:
             keep = torch.ones(features.shape[1:], dtype=torch.bool) if whole else basis.foreground(features)
-            painted = paint(basis, features, keep, stride, shown)
-            path = save(painted, out / f"{name}_pca.png")
+            picture = paint_patches(basis, features, keep, stride, image)
+            path = save_png(picture, out / f"{name}_pca.png")
             share = float(keep.float().mean())
-            written.append({"image": source.item_name(i), "files": [str(path)], "foreground": share})
+            entries.append({"image": source.item_name(i), "files": [str(path)], "foreground": share})
             if i in on_sheet:
-                tiles += [(path.stem[-26:-4], fit(shown.permute(1, 2, 0).numpy(), TILE)), ("", fit(painted, TILE, 0))]
+                tiles += [
+                    (path.stem[-26:-4], fit_square(image.permute(1, 2, 0).numpy(), TILE)),
+                    ("", fit_square(picture, TILE, 0)),
+                ]
         progress(i + 1, len(source))
     if tiles:
-        save(sheet(tiles, 8), out / "sheet.png")
-    return written, failed, basis
+        save_png(tile_sheet(tiles, 8), out / "sheet.png")
+    return entries, failed, basis
 
 
-def paint(basis: Basis, features: Tensor, keep: Tensor, stride: int, shown: Tensor) -> Picture:
-    """The colours of an image's patches as squares, black where not ``keep`` (rows, columns), without padding."""
+def paint_patches(basis: ColourBasis, features: Tensor, keep: Tensor, stride: int, image: Tensor) -> Picture:
+    """Paint the patches of ``image`` (3, h, w) as coloured squares, black outside ``keep`` (rows, columns)."""
     colours = basis.colours(features) * keep[..., None]
-    found: Picture = upsample(colours.permute(2, 0, 1), stride)[:, : shown.shape[1], : shown.shape[2]].numpy()
-    return np.ascontiguousarray(found.transpose(1, 2, 0))
+    pixels = upsample(colours.permute(2, 0, 1), stride)[:, : image.shape[1], : image.shape[2]]
+    return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
 
-def fit_basis(maps: Iterator[Tensor], whole: bool = False) -> Basis:
-    """The basis of feature maps (D, rows, columns), of any sizes.
+def fit_basis(maps: Iterator[Tensor], whole: bool = False) -> ColourBasis:
+    """Fit the basis of feature maps (D, rows, columns) of any sizes. Raises DataError if there are none.
 
-    As the pictures of DINOv2 (Oquab et al. 2023, figure 1): the first component of all patches tells object from ground
-    by its sign; then three components of the foreground alone. A component has no sign of its own: the ground is what
-    lies more at the images' edges, and of each colour's axis the largest number is positive.
+    As in DINOv2 (Oquab et al. 2023, figure 1), the sign of the first component of all patches separates foreground,
+    and three components of the foreground become colours. Signs of components are arbitrary: background is the side
+    more frequent at image edges, and the largest number of each colour's axis is positive.
     """
-    found: list[Tensor] = []
+    rows: list[Tensor] = []
     edges: list[Tensor] = []
     for features in maps:
         edge = torch.ones(features.shape[1:], dtype=torch.bool)
         edge[1:-1, 1:-1] = False
-        found.append(features.flatten(1).T.double())
+        rows.append(features.flatten(1).T.double())
         edges.append(edge.flatten())
-    if not found:
-        raise DataError("none of the images can be read", "give others")
-    x, edge = torch.cat(found), torch.cat(edges)  # (patches, D), (patches,)
-    center, axes, explained = components(x, 1)
+    if not rows:
+        raise DataError("none of the images can be read", "give other images")
+    x, edge = torch.cat(rows), torch.cat(edges)  # (patches, D), (patches,)
+    center, axes, explained = principal_components(x, 1)
     score = (x - center) @ axes[0]
     if edge.any() and not edge.all() and score[edge].mean() > score[~edge].mean():
         axes, score = -axes, -score
     front = x if whole or int((score > 0).sum()) < 4 else x[score > 0]
-    middle, colours, shares = components(front, 3)
+    middle, colours, shares = principal_components(front, 3)
     scores = (front - middle) @ colours.T
     low, high = (torch.quantile(scores[:: max(1, len(scores) // 100_000)], q, dim=0) for q in (TAIL, 1 - TAIL))
-    made = [t.float() for t in (center, axes[0], middle, colours, low, high)]
-    return Basis(made[0], made[1], made[2], made[3], made[4], made[5], (*explained, *shares))
+    return ColourBasis(
+        center.float(),
+        axes[0].float(),
+        middle.float(),
+        colours.float(),
+        low.float(),
+        high.float(),
+        (*explained, *shares),
+    )
 
 
-def components(x: Tensor, n: int) -> tuple[Tensor, Tensor, list[float]]:
-    """Mean (D,) of rows ``x`` (m, D), their first ``n`` principal axes (n, D), and the shares of variance they hold."""
+def principal_components(x: Tensor, n: int) -> tuple[Tensor, Tensor, list[float]]:
+    """Return the mean (D,) of rows ``x`` (m, D), at most ``n`` principal axes (n, D), and their shares of variance.
+
+    The largest number of each axis is positive.
+    """
     mean = x.mean(0)
-    centred = x - mean
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
-    n = min(n, len(values))
-    axes = vectors[:, -n:].flip(1).T
-    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
-    shares = values[-n:].flip(0) / values.sum().clamp_min(1e-30)
-    return mean, axes * largest.sign(), shares.tolist()
+    with np.errstate(invalid="ignore"):  # equal rows have no variance to share
+        pca = PCA(min(n, *x.shape), svd_solver="covariance_eigh").fit((x - mean).numpy())
+    return mean, torch.from_numpy(pca.components_), np.nan_to_num(pca.explained_variance_ratio_).tolist()
 
 
-def _seen(see: Sight, source: Source, wanted: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    for i in wanted:
+def _readable(features_of: FeatureFunction, source: Source, positions: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    for i in positions:
         try:
-            yield see(source.read(i))
+            yield features_of(source.read(i))
         except BadImage:
             continue

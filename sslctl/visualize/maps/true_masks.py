@@ -1,4 +1,4 @@
-"""True masks of objects: which file belongs to which image, and what its grey levels mean."""
+"""True masks of objects: the file of each image, and the meaning of its grey levels."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ...errors import DataError
 
 ENDINGS = frozenset(".bmp .gif .png .tif .tiff .webp".split())
 VOID = 255
-HINT = "masks lie in --masks as the images in their folder, by the same names (a/b.jpg: a/b.png)"
+HINT = "masks in --masks have the same paths as the images in their folder (a/b.jpg: a/b.png)"
 
 
-class Truth:
-    """The masks in a folder; ``missing`` names images without one, once ``pairs`` was asked."""
+class TrueMasks:
+    """The masks in a folder; ``missing`` names images without one after a call of ``pairs``."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise DataError(f"--masks {folder}: no such folder", HINT)
+            raise DataError(f"--masks {folder}: not a folder", HINT)
         self.folder = folder
         paths = [Path(where) / name for where, _, names in os.walk(folder) for name in names]
         files = sorted(path for path in paths if path.suffix.lower() in ENDINGS)
@@ -34,8 +34,8 @@ class Truth:
         self.missing: list[str] = []
 
     def pairs(self, source: Source) -> list[tuple[int, Path]]:
-        """The images of ``source`` that have a mask, each with its file. Raises DataError where none has."""
-        found: list[tuple[int, Path]] = []
+        """Return the images of ``source`` that have a mask, each with its file. Raises DataError if none has."""
+        pairs: list[tuple[int, Path]] = []
         self.missing = []
         for i in range(len(source)):
             name = PurePath(source.names[i] if isinstance(source, FileSource) else source.item_name(i)).with_suffix("")
@@ -43,34 +43,36 @@ class Truth:
             if path is None:
                 self.missing.append(source.item_name(i))
             else:
-                found.append((i, path))
-        if not found:
-            raise DataError(f"--masks {self.folder}: none of its {len(self.by_path)} masks is of {source.name}", HINT)
-        return found
+                pairs.append((i, path))
+        if not pairs:
+            raise DataError(
+                f"--masks {self.folder}: none of its {len(self.by_path)} masks belongs to {source.name}", HINT
+            )
+        return pairs
 
     def read(self, path: Path) -> NDArray[np.bool_]:
-        """The objects in a mask, bool (objects, H, W). Raises BadImage for a file that is no mask."""
+        """Read the objects in a mask, bool (objects, H, W). Raises BadImage for a file that is not a mask."""
         try:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImage("mask of more than 64 megapixels", str(path))
                 if image.mode not in ("1", "L", "P", "I", "I;16"):
                     raise BadImage(
-                        f"mask {path.name} has colours; one grey level or palette index an object", str(path)
+                        f"mask {path.name} is in colour; use a grey level or palette index for each object", str(path)
                     )
                 levels = np.array(image)
         except BadImage:
             raise
-        except Exception as e:  # a corrupt file raises whatever its decoder stumbles over
+        except Exception as e:  # decoders raise errors of many kinds for corrupt files
             raise BadImage(f"mask {path.name} cannot be read: {e}", str(path)) from e
-        return objects_of(levels)
+        return split_objects(levels)
 
 
-def objects_of(levels: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Every object of a mask (H, W) by itself: (objects, H, W).
+def split_objects(levels: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Split a mask (H, W) into its objects: (objects, H, W).
 
-    0 is the ground; of several other levels each is an object, but 255, which is void (PASCAL VOC) and counts as
-    ground; a single other level is the object, whatever its number.
+    0 is background. A single other level is the object; of several, each is an object except 255, which is void
+    (PASCAL VOC) and counts as background.
     """
     ids = [level for level in np.unique(levels) if level]
     if len(ids) > 1:

@@ -1,4 +1,4 @@
-"""Curves as the geometry of an SVG: scales, ticks, paths; the template draws it and escapes what it writes."""
+"""Curves as the geometry of an SVG: scales, ticks and paths, which the template draws and escapes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 24
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: ``path`` is an SVG path, ``points`` are (x, y, step, value) for who points at it."""
+    """A curve: ``path`` is an SVG path, ``points`` are (x, y, step, value) for the pointer."""
 
     name: str
-    place: int  # among the runs: its colour
+    place: int  # among the runs, which sets its colour
     path: str
     points: list[tuple[float, float, int, str]]
-    lone: bool  # a single point, which a path would not show
+    single: bool  # one point, which a path would not show
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A dashed line at a value that means something."""
+    """A dashed line at a reference value."""
 
     y: float
     label: str
@@ -33,6 +33,8 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
+    """A chart: its curves, reference lines and ticks, in px of the drawing."""
+
     lines: list[Line]
     marks: list[Mark]
     x_ticks: list[tuple[float, str]]
@@ -45,17 +47,19 @@ class Chart:
     bottom: int = HEIGHT - BOTTOM
 
 
-def draw(curves: Sequence[tuple[str, int, Curve]], marks: Sequence[tuple[float, str]] = (), unit: str = "") -> Chart:
-    """A chart over epochs of ``curves``, each (name, place among the runs, points), not all of them empty.
+def make_chart(
+    curves: Sequence[tuple[str, int, Curve]], marks: Sequence[tuple[float, str]] = (), unit: str = ""
+) -> Chart:
+    """Lay out ``curves`` over epochs, each (name, place among the runs, points), at least one of them not empty.
 
-    ``marks`` are (value, label); those far from every curve are left out, so that a curve is never squeezed flat.
-    ``unit`` "%" says that values are shares.
+    ``marks`` are (value, label); marks far from every curve are omitted, so that they do not flatten it. With the
+    ``unit`` "%" values are shares.
     """
     points = [p for _, _, curve in curves for p in curve]
     low, high = min(p.value for p in points), max(p.value for p in points)
     reach = max(high - low, 0.05 * max(abs(high), abs(low)))
-    shown = [(value, label) for value, label in marks if low - 0.6 * reach <= value <= high + 0.6 * reach]
-    low, high = min([low, *(v for v, _ in shown)]), max([high, *(v for v, _ in shown)])
+    visible = [(value, label) for value, label in marks if low - 0.6 * reach <= value <= high + 0.6 * reach]
+    low, high = min([low, *(v for v, _ in visible)]), max([high, *(v for v, _ in visible)])
     if high - low < 1e-12:
         low, high = (0.0, 1.0) if low == 0 else (low - 0.5 * abs(low), high + 0.5 * abs(high))
     elif low >= 0 and low < 0.4 * high:
@@ -71,19 +75,19 @@ def draw(curves: Sequence[tuple[str, int, Curve]], marks: Sequence[tuple[float, 
 
     lines = []
     for name, place, curve in curves:
-        dots = [(x(p.epoch), y(p.value), p.step, show(p.value, unit)) for p in curve]
+        dots = [(x(p.epoch), y(p.value), p.step, format_value(p.value, unit)) for p in curve]
         path = "M" + "L".join(f"{a:g} {b:g}" for a, b, _, _ in dots) if dots else ""
         lines.append(Line(name, place, path, dots, len(dots) == 1))
     return Chart(
         lines,
-        [Mark(y(value), label) for value, label in shown],
+        [Mark(y(value), label) for value, label in visible],
         [(x(v), f"{v:g}") for v in ticks(start, end, 5)],
-        [(y(v), show(v, unit)) for v in ticks(low, high, 4)],
+        [(y(v), format_value(v, unit)) for v in ticks(low, high, 4)],
     )
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers within [low, high], about so many."""
+    """Return round numbers within [low, high], ``about`` as many."""
     rough = (high - low) / about
     if not rough > 0 or math.isinf(rough):
         return [low]
@@ -93,8 +97,8 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def show(value: float, unit: str = "") -> str:
-    """``value`` for people: three or four digits, a share as per cent."""
+def format_value(value: float, unit: str = "") -> str:
+    """Format ``value`` with three or four digits, a share as a percentage."""
     if unit == "%":
         size = abs(value)
         return f"{100 * value:.{0 if size >= 0.1 or size == 0 else 1 if size >= 0.01 else 2}f} %"

@@ -1,4 +1,4 @@
-"""The pictures of a report: views, maps over time, nearest neighbours, each in the page itself, of bounded number."""
+"""The pictures of a report, embedded in its page: views, maps over time, nearest neighbours."""
 
 from __future__ import annotations
 
@@ -13,81 +13,81 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from ...data import open_pair
 from ...data.decode import BadImage, Pixels
 from ...data.source import Source, printable
+from ...evaluate.features.extract import Features
 from ...methods import load_method
 from ...runs.encoder import LoadedEncoder
 from ...spec.schema import Spec
 from ...views.augment import Augment
-from ...views.evaluation import EvalTransform
 from ...views.preview import view_tiles
 from ...views.recipe import plan_views
-from ..maps.over_time import IMAGES, Glimpse, shown, spaced
+from ..maps.over_time import IMAGES, MapHistory, evenly_spaced, shrink
+from ..neighbour_sheet import class_agreement, nearest, neighbour_entries
 from ..paint import blend, colour
 
-GALLERY = 400  # images, at most, among which neighbours are looked for
+GALLERY = 400  # images, at most, among which neighbours are searched
 NEAREST = 6
-SAMPLES = 3  # images whose views are shown
+SAMPLES = 3  # images shown with their views
 BATCH = 32
-SMALL = 64  # px, up to which a picture is shown with its pixels as they are
+SMALL = 64  # px, up to which a picture is shown pixel by pixel
 SIDE = 88  # px of a picture in the page
 
 
 class Picture(NamedTuple):
-    """``uri`` holds the picture itself; ``side`` is its width in the page, px."""
+    """A picture as a data ``uri``; ``side`` is its width in the page, px."""
 
     uri: str
     caption: str
     side: int
     crisp: bool
-    good: bool | None = None  # a neighbour: whether it has the class of what it is near to
+    good: bool | None = None  # a neighbour: whether it has the class of its query
 
 
 @dataclass
 class Exhibits:
-    """What can be shown of a run; each part is empty where ``missing`` says why."""
+    """The pictures of a run; ``missing`` gives the reason for each absent part."""
 
     views: list[list[Picture]] = field(default_factory=list)
-    glimpses: list[list[Picture]] = field(default_factory=list)
+    maps: list[list[Picture]] = field(default_factory=list)
     neighbours: list[list[Picture]] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
-    looked_at: int = 0  # images, to find neighbours
-    agreement: float | None = None  # share of neighbours with the class of the image they are near to
+    searched: int = 0  # images among which neighbours were searched
+    agreement: float | None = None  # share of neighbours with the class of their query
 
 
 def open_images(spec: Spec) -> Source:
-    """The run's training images, nothing held in memory that need not be."""
+    """Open the run's training images without loading them into memory."""
     data = spec.data.model_copy(update={"in_memory": False})
     return open_pair(data, spec.run.seed, labelled=False)[0]
 
 
 def sample_views(spec: Spec, source: Source) -> list[list[Picture]]:
-    """Views of the first images that are shown elsewhere too, drawn as in the run's first epoch."""
+    """Return views of some images, sampled as in the run's first epoch."""
     augment = Augment(plan_views(load_method(spec.method.name).views, spec.views), spec.run.seed)
-    images = [image for _, image in readable(source, spaced(source, SAMPLES), seconds=10)]
+    images = [image for _, image in read_within(source, evenly_spaced(source, SAMPLES), seconds=10)]
     rows = view_tiles(images, augment)
     largest = max(tile.width for _, tile in rows[0])
     return [
         [
-            picture(image, "the image"),
+            picture(image, "image"),
             *(picture(tile, f"{tile.width} px", max(0.4, tile.width / largest)) for _, tile in tiles),
         ]
         for image, tiles in zip(images, rows, strict=True)
     ]
 
 
-def paint_glimpses(glimpse: Glimpse) -> list[list[Picture]]:
-    """Per image itself, then the map of every step laid over it."""
+def paint_history(history: MapHistory) -> list[list[Picture]]:
+    """Return for each image itself and an overlay of its map at every step."""
     rows = []
-    for i, name in enumerate(glimpse.names):
-        image = glimpse.images[i].permute(1, 2, 0).numpy()
+    for i, name in enumerate(history.names):
+        image = history.images[i].permute(1, 2, 0).numpy()
         row = [picture(image, PurePath(name).name)]
-        for step, maps in glimpse.maps.items():
+        for step, maps in history.maps.items():
             heat = Image.fromarray(colour(maps[i].numpy())).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
             row.append(picture(blend(image, np.asarray(heat), 0.55), f"step {step}"))
         rows.append(row)
@@ -95,56 +95,49 @@ def paint_glimpses(glimpse: Glimpse) -> list[list[Picture]]:
 
 
 def find_neighbours(encoder: LoadedEncoder, source: Source, device: torch.device, seconds: float) -> Exhibits:
-    """The nearest of at most ``GALLERY`` images to each of the fixed ones, by cosine of features.
+    """Find the nearest by cosine of at most ``GALLERY`` images to some fixed ones.
 
-    Images are read and encoded for ``seconds`` at most, in an order of their own, so that what is cut off is not the
-    end of the set.
+    Images are read and encoded in random order for at most ``seconds``, so the gallery covers the whole set.
     """
-    net, transform = encoder.backbone.to(device), transform_of(encoder)
-    own = spaced(source, IMAGES)
-    rest = [i for i in np.random.default_rng(0).permutation(len(source))[: GALLERY + IMAGES].tolist() if i not in own]
+    net, transform = encoder.backbone.to(device), encoder.transform()
+    fixed = evenly_spaced(source, IMAGES)
+    rest = [i for i in np.random.default_rng(0).permutation(len(source))[: GALLERY + IMAGES].tolist() if i not in fixed]
     index: list[int] = []
     thumbnails: list[Tensor] = []
-    features: list[Tensor] = []
-    images = readable(source, [*own, *rest[:GALLERY]], seconds)
-    while part := list(itertools.islice(images, BATCH)):
-        pixels = torch.stack([transform.crop(image) for _, image in part])
-        index += [i for i, _ in part]
-        thumbnails += list(shown(pixels))
+    parts: list[Tensor] = []
+    images = read_within(source, [*fixed, *rest[:GALLERY]], seconds)
+    while batch := list(itertools.islice(images, BATCH)):
+        pixels = torch.stack([transform.crop(image) for _, image in batch])
+        index += [i for i, _ in batch]
+        thumbnails += list(shrink(pixels))
         with torch.no_grad():
-            features.append(net(transform.normalise(pixels.to(device))).pooled.float().cpu())
-    found = Exhibits(looked_at=len(index))
+            parts.append(net(transform.normalise(pixels.to(device))).pooled.float().cpu())
+    result = Exhibits(searched=len(index))
     if len(index) < 2:
-        found.missing["neighbours"] = "there are no two images that can be read"
-        return found
-    _arrange(found, source, index, thumbnails, torch.cat(features), sum(i in own for i in index))
-    return found
+        result.missing["neighbours"] = "fewer than two images can be read"
+        return result
+    positions = torch.tensor(index)
+    labels = torch.full((len(index),), -1) if source.labels is None else torch.from_numpy(source.labels)[positions]
+    features = Features(torch.cat(parts), labels, positions, source.classes, [], source.name, "")
+    near = nearest(features, features, list(range(sum(i in fixed for i in index))), NEAREST)
+    entries = neighbour_entries(near, features, features, (source, source))
+    result.agreement = class_agreement(entries)
+    for entry, query, rows in zip(entries, near.queries, near.rows, strict=True):
+        label = entry.get("class")
+        name = PurePath(entry["image"]).name if label is None else printable(label)
+        strip = [picture(thumbnails[query], name)]
+        for other, row in zip(entry["neighbours"], rows, strict=True):
+            caption = f"{other['similarity']:.2f}" + (f" · {printable(other['class'])}" if "class" in other else "")
+            same = None if label is None else other["class"] == label
+            strip.append(picture(thumbnails[row], caption, good=same))
+        result.neighbours.append(strip)
+    return result
 
 
-def _arrange(
-    found: Exhibits, source: Source, index: list[int], thumbnails: list[Tensor], x: Tensor, queries: int
-) -> None:
-    """Rows of the first ``queries`` images of ``index`` and their nearest others, by features ``x`` (n, d)."""
-    agree: list[bool] = []
-    x = F.normalize(x, dim=1)
-    similarity, nearest = (x[:queries] @ x.T).topk(min(NEAREST + 1, len(index)), 1)
-    for q in range(queries):
-        mine = label(source, index[q])
-        row = [picture(thumbnails[q], mine or PurePath(source.item_name(index[q])).name)]
-        for cosine, j in zip(similarity[q].tolist(), nearest[q].tolist(), strict=True):
-            if j != q and len(row) <= NEAREST:
-                other = label(source, index[j])
-                same = None if mine is None else other == mine
-                agree += [] if same is None else [same]
-                row.append(picture(thumbnails[j], f"{cosine:.2f}" + (f" · {other}" if other else ""), good=same))
-        found.neighbours.append(row)
-    found.agreement = sum(agree) / len(agree) if agree else None
-
-
-def readable(source: Source, wanted: list[int], seconds: float) -> Iterator[tuple[int, Pixels]]:
-    """Position and pixels of the ``wanted`` images that can be read, until ``seconds`` are over."""
+def read_within(source: Source, positions: list[int], seconds: float) -> Iterator[tuple[int, Pixels]]:
+    """Yield position and pixels of the readable images at ``positions`` until ``seconds`` have passed."""
     end = time.monotonic() + seconds
-    for i in wanted:
+    for i in positions:
         try:
             yield i, source.read(i)
         except BadImage:
@@ -153,22 +146,12 @@ def readable(source: Source, wanted: list[int], seconds: float) -> Iterator[tupl
             return
 
 
-def transform_of(encoder: LoadedEncoder) -> EvalTransform:
-    image = encoder.meta.image
-    return image.transform()
-
-
-def label(source: Source, i: int) -> str | None:
-    """The class of image ``i``, where the set has classes."""
-    return None if source.labels is None else printable(source.classes[source.labels[i]])
-
-
 def picture(
     pixels: Tensor | Pixels | Image.Image, caption: str, scale: float = 1.0, good: bool | None = None
 ) -> Picture:
-    """Pixels, uint8 (3, H, W) or (H, W, 3), as part of a page, ``scale`` times ``SIDE`` px wide.
+    """Embed pixels, uint8 (3, H, W) or (H, W, 3), as a picture ``scale`` times ``SIDE`` px wide.
 
-    Small ones keep their pixels and are enlarged; large ones are shrunk to twice the size that is shown, as JPEG.
+    Small pictures stay pixel by pixel, as PNG; large ones are shrunk to twice the displayed size, as JPEG.
     """
     array = pixels.permute(1, 2, 0).numpy() if isinstance(pixels, Tensor) else pixels
     image = array if isinstance(array, Image.Image) else Image.fromarray(array)

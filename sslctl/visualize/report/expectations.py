@@ -1,4 +1,4 @@
-"""One line for each curve: what is normal for this method, and where the run stands."""
+"""Readings of curves: what is normal for the method, and how the run compares."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...errors import SslctlError
 from ...methods import METHODS, load_method
 from ...methods.advice import chance
 from ...methods.base import Method
-from .chart import show
+from .chart import format_value
 from .history import Curve, History
 
 Marks = tuple[tuple[float, str], ...]
@@ -21,7 +21,7 @@ Marks = tuple[tuple[float, str], ...]
 
 @dataclass(frozen=True)
 class Reading:
-    """What to say of a curve. ``verdict`` is good, watch, bad, or empty where no number says."""
+    """A reading of a curve; ``verdict`` is good, watch, bad, or empty if no threshold is known."""
 
     title: str
     normal: str
@@ -31,24 +31,24 @@ class Reading:
     unit: str = ""
 
 
-def read(key: str, run: History) -> Reading:
-    """The reading of the curve ``key`` of ``run``."""
+def read_curve(key: str, run: History) -> Reading:
+    """Return the reading of the curve ``key`` of ``run``."""
     curve = run.curves[key]
     reader, method = READERS.get(key), _method(run)
     normal = method.curves.get(key) if method is not None else None
     if reader is None:
-        return Reading(key.replace("_", " "), normal or "a figure of the method's own", _now(curve))
+        return Reading(key.replace("_", " "), normal or "a metric of the method", _status(curve))
     reading = reader(run, curve)
     return replace(reading, normal=normal) if normal else reading
 
 
-def ordered(keys: set[str]) -> list[str]:
-    """``keys`` as a report shows them: the known ones first."""
+def sort_keys(keys: set[str]) -> list[str]:
+    """Return ``keys`` in the order of a report: known ones first."""
     return [key for key in READERS if key in keys] + sorted(keys - READERS.keys())
 
 
 def trend(curve: Curve) -> str:
-    """Whether the last fifth of the run differs from the fifth before it, by more than 2 % of all there was."""
+    """Return level, falling or rising: the last fifth against the fifth before, level within 2 % of the range."""
     values = [p.value for p in curve]
     fifth = len(values) // 5
     if fifth < 1:
@@ -58,8 +58,8 @@ def trend(curve: Curve) -> str:
     return "level" if abs(change) <= 0.02 * spread else "falling" if change < 0 else "rising"
 
 
-def _now(curve: Curve, unit: str = "", more: str = "") -> str:
-    parts = [f"now {show(curve[-1].value, unit)}", more, trend(curve)]
+def _status(curve: Curve, unit: str = "", more: str = "") -> str:
+    parts = [f"now {format_value(curve[-1].value, unit)}", more, trend(curve)]
     return ", ".join(part for part in parts if part)
 
 
@@ -67,62 +67,62 @@ def _loss(run: History, curve: Curve) -> Reading:
     try:
         if run.spec is None:
             raise SslctlError("no spec")
-        nothing = chance(run.spec, int(run.start.get("images") or 0))
-    except SslctlError:  # no spec that can be read, or parameters of another version
-        return Reading("loss", "falls, faster at first", _now(curve))
-    last, level = curve[-1].value, nothing.level
+        baseline = chance(run.spec, int(run.start.get("images") or 0))
+    except SslctlError:  # no valid spec, or parameters of another version
+        return Reading("loss", "falls, faster at first", _status(curve))
+    last, level = curve[-1].value, baseline.level
     if level is None:
-        return Reading("loss", nothing.normal, _now(curve))
-    away, mark = last - level, f"{nothing.formula} = {show(level)}"
-    share = f"{abs(away) / abs(level):.0%}" if level else f"{abs(away):.2f}"
-    where = f"{share} {'below' if away < 0 else 'above'} chance ({mark})"
-    return Reading("loss", nothing.normal, _now(curve, "", where), "", ((level, mark),))
+        return Reading("loss", baseline.normal, _status(curve))
+    difference, mark = last - level, f"{baseline.formula} = {format_value(level)}"
+    share = f"{abs(difference) / abs(level):.0%}" if level else f"{abs(difference):.2f}"
+    where = f"{share} {'below' if difference < 0 else 'above'} chance ({mark})"
+    return Reading("loss", baseline.normal, _status(curve, "", where), "", ((level, mark),))
 
 
 def _lr(run: History, curve: Curve) -> Reading:
     peak, last = max(p.value for p in curve), curve[-1].value
-    normal = "as the spec's schedule says"
+    normal = "follows the schedule of the spec"
     if run.spec is not None:
         o = run.spec.optim
         epochs = f"{o.warmup_epochs:g} epoch{'s' * (o.warmup_epochs != 1)}"
         normal = f"rises over {epochs}, then {o.schedule} towards {o.lr_end:g}"
-    return Reading("learning rate", normal, f"now {show(last)}, {last / peak:.0%} of its peak" if peak else "")
+    return Reading("learning rate", normal, f"now {format_value(last)}, {last / peak:.0%} of its peak" if peak else "")
 
 
 def _speed(run: History, curve: Curve) -> Reading:
     typical, last = median(p.value for p in curve), curve[-1].value
-    normal = "level; a dip is a probe, a checkpoint, or another process on the machine"
-    now = f"now {show(last)} images/s, typically {show(typical)}"
+    normal = "level; dips are probes, checkpoints, or other processes on the machine"
+    now = f"now {format_value(last)} images/s, typically {format_value(typical)}"
     return Reading("images a second", normal, now, "watch" if last < 0.6 * typical else "good")
 
 
 def _wait(run: History, curve: Curve) -> Reading:
     typical = median(p.value for p in curve)
     verdict = "good" if typical < 0.1 else "watch" if typical < 0.3 else "bad"
-    cure = "" if verdict == "good" else ": the loader is what is slow; more --workers, or smaller images"
+    cure = "" if verdict == "good" else ": the loader is the bottleneck; try more --workers or smaller images"
     normal = "under 10 %: the share of time spent waiting for images"
-    return Reading("waiting for data", normal, f"typically {show(typical, '%')}{cure}", verdict, unit="%")
+    return Reading("waiting for data", normal, f"typically {format_value(typical, '%')}{cure}", verdict, unit="%")
 
 
 def _std(run: History, curve: Curve) -> Reading:
     last, features = curve[-1].value, (method := _method(run)) is not None and method.health_on_features
     normal = (
-        "of the backbone's features, which share a mean: 0.3 to 0.9 is usual, under 0.1 collapsed"
+        "of the backbone's features, which share a mean: usually 0.3 to 0.9, collapsed under 0.1"
         if features
-        else "1 is evenly spread over the sphere, 0.6 to 1 usual after the warm-up, under 0.1 collapsed"
+        else "1 is uniform over the sphere, usually 0.6 to 1 after the warm-up, collapsed under 0.1"
     )
     verdict = "bad" if last < COLLAPSED_STD else "watch" if last < 0.3 else "good"
-    marks = ((1.0, "1: evenly spread"), (COLLAPSED_STD, "collapsed below"))
-    return Reading("spread of embeddings (std · √D)", normal, _now(curve), verdict, marks)
+    marks = ((1.0, "1: uniform"), (COLLAPSED_STD, "collapsed below"))
+    return Reading("spread of embeddings (std · √D)", normal, _status(curve), verdict, marks)
 
 
 def _rank(run: History, curve: Curve) -> Reading:
     last, full = curve[-1].value, _full_rank(run)
     normal = (
-        "falls from its random start, then rises or settles; clusterings and small tasks settle low. 1 is collapsed"
+        "falls from its random start, then rises or settles; clustering and small datasets settle low. 1 is collapsed"
     )
     if not full:
-        return Reading("effective rank", normal, _now(curve))
+        return Reading("effective rank", normal, _status(curve))
     verdict = "bad" if last < 1.5 and full > 4 else "watch" if last < 0.1 * full else "good"
     now = f"now {last:.0f} of at most {full}" + (f", {way}" if (way := trend(curve)) else "")
     return Reading("effective rank", normal, now, verdict, ((float(full), f"at most {full}"), (1.0, "collapsed")))
@@ -131,69 +131,71 @@ def _rank(run: History, curve: Curve) -> Reading:
 def _entropy(run: History, curve: Curve) -> Reading:
     last = curve[-1].value
     normal = (
-        "of Sinkhorn's targets, as a share of ln K: rises as embeddings bunch up at first, then falls. At 1 they are "
-        "uniform and say nothing"
+        "of Sinkhorn's targets, as a share of ln K: rises at first as embeddings cluster, then falls. At 1 targets are "
+        "uniform and carry no information"
     )
     verdict = "bad" if last > UNIFORM else "good"
-    return Reading("entropy of targets / ln K", normal, _now(curve), verdict, ((1.0, "uniform"),))
+    return Reading("entropy of targets / ln K", normal, _status(curve), verdict, ((1.0, "uniform"),))
 
 
 def _information(run: History, curve: Curve) -> Reading:
     last = curve[-1].value
-    normal = "in nats: rises; 0 where all images get the same target, sharp or uniform (collapse onto one prototype)"
+    normal = "in nats: rises; 0 if all images have the same target, sharp or uniform (collapse onto one prototype)"
     verdict = "bad" if last < 0.05 else "watch" if last < 0.5 else "good"
-    return Reading("what targets tell of images", normal, _now(curve), verdict, ((0.0, "the same for all"),))
+    return Reading(
+        "information of targets about images", normal, _status(curve), verdict, ((0.0, "same target for all"),)
+    )
 
 
 def _usage(run: History, curve: Curve) -> Reading:
     last = curve[-1].value
-    normal = "share of prototypes that are some view's nearest in a batch; at most views / K, steady once learning"
-    return Reading("prototypes in use", normal, _now(curve, "%"), "watch" if last < 0.05 else "good", unit="%")
+    normal = "share of prototypes that are nearest to some view of a batch; at most views / K, steady once learning"
+    return Reading("prototypes in use", normal, _status(curve, "%"), "watch" if last < 0.05 else "good", unit="%")
 
 
 def _age(run: History, curve: Curve) -> Reading:
     last, momentum = curve[-1].value, _momentum(run)
-    normal = "steps since the oldest key was made: rises while the queue fills, then level at queue / batch"
-    now, verdict = _now(curve), ""
+    normal = "steps since the oldest key was computed: rises while the queue fills, then level at queue / batch"
+    now, verdict = _status(curve), ""
     if momentum is not None and momentum < 1:
         kept = momentum**last
         now = f"now {last:.0f} steps, over which the teacher keeps {kept:.0%} of itself"
         verdict = "good" if kept > 0.2 else "watch"
-        normal += ". Old keys of a fast teacher do not compare: it should keep most of itself meanwhile"
+        normal += ". A fast teacher makes old keys inconsistent: it should keep most of itself over that time"
     return Reading("age of the queue's oldest key", normal, now, verdict)
 
 
 def _filled(run: History, curve: Curve) -> Reading:
-    full = curve[-1].value > 0.99
+    is_full = curve[-1].value > 0.99
     if run.spec is not None and run.spec.method_params().get("queue") == 0:
         return Reading("queue filled", "this run has no queue", unit="%")
-    since = run.spec.method_params().get("queue_from_epoch") if run.spec else None
+    start = run.spec.method_params().get("queue_from_epoch") if run.spec else None
     normal = (
-        "empty until " + (f"epoch {since}" if since is not None else "it is used") + ", then it fills and stays full"
+        "empty until " + (f"epoch {start}" if start is not None else "it is used") + ", then it fills and stays full"
     )
-    return Reading("queue filled", normal, f"now {show(curve[-1].value, '%')}", "good" if full else "", unit="%")
+    return Reading(
+        "queue filled", normal, f"now {format_value(curve[-1].value, '%')}", "good" if is_full else "", unit="%"
+    )
 
 
 def _accuracy(run: History, curve: Curve) -> Reading:
-    normal = "of the method's own task on the views of a batch: rises; at 100 % early, there is a shortcut"
-    return Reading("accuracy on its own task", normal, _now(curve, "%"), unit="%")
+    normal = "of the method's own task on the views of a batch: rises; 100 % early on means a shortcut"
+    return Reading("accuracy on its own task", normal, _status(curve, "%"), unit="%")
 
 
 def _probe(title: str) -> Callable[[History, Curve], Reading]:
     def reader(run: History, curve: Curve) -> Reading:
         best = max(curve, key=lambda p: p.value)
-        now = f"now {show(curve[-1].value, '%')}, best {show(best.value, '%')} at step {best.step}"
-        fell = curve[-1].value < best.value - 0.05
-        normal = (
-            "on labelled images it never trains on: rises, fast at first; a lasting fall means overfitting its task"
-        )
-        return Reading(title, normal, now, "watch" if fell else "good", unit="%")
+        now = f"now {format_value(curve[-1].value, '%')}, best {format_value(best.value, '%')} at step {best.step}"
+        worse = curve[-1].value < best.value - 0.05
+        normal = "on labelled images that it never trains on: rises, fast at first; a lasting fall means overfitting"
+        return Reading(title, normal, now, "watch" if worse else "good", unit="%")
 
     return reader
 
 
 def _simple(title: str, normal: str, unit: str = "") -> Callable[[History, Curve], Reading]:
-    return lambda run, curve: Reading(title, normal, _now(curve, unit), unit=unit)
+    return lambda run, curve: Reading(title, normal, _status(curve, unit), unit=unit)
 
 
 def _method(run: History) -> type[Method[Any]] | None:
@@ -207,10 +209,10 @@ def _momentum(run: History) -> float | None:
 
 
 def _full_rank(run: History) -> int:
-    if (told := run.latest("rank_of")) is not None:
-        return int(told)
-    found = re.search(r"rank \d+/(\d+)", str(run.latest("health", "")))  # before it was a figure of its own
-    return int(found[1]) if found else 0
+    if (rank := run.latest("rank_of")) is not None:
+        return int(rank)
+    match = re.search(r"rank \d+/(\d+)", str(run.latest("health", "")))  # of runs without rank_of
+    return int(match[1]) if match else 0
 
 
 READERS: dict[str, Callable[[History, Curve], Reading]] = {
@@ -230,15 +232,15 @@ READERS: dict[str, Callable[[History, Curve], Reading]] = {
     "output_std": lambda run, curve: replace(_std(run, curve), title="spread of the projector's output"),
     "invariance": _simple("invariance", "squared difference of two views: falls, never to 0"),
     "variance": _simple("variance hinge", "falls towards 0 in the first epochs; staying near 1 is collapse"),
-    "covariance": _simple("covariance", "falls while numbers are made to differ"),
+    "covariance": _simple("covariance", "falls as dimensions become decorrelated"),
     "teacher_temperature": _simple(
-        "teacher's temperature", "as its schedule says: rises in the first epochs, then level"
+        "teacher's temperature", "follows its schedule: rises in the first epochs, then level"
     ),
     "lr": _lr,
     "images_per_second": _speed,
     "data_wait": _wait,
     "augment": _simple("augmentation", "level: the share of time spent making views of the images", "%"),
     "memory_gib": _simple(
-        "memory, GiB", "the most so far: level after the first steps; what rises on will not end well"
+        "memory, GiB", "the maximum so far: level after the first steps; a steady rise ends in running out of memory"
     ),
 }

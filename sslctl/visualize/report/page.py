@@ -1,4 +1,4 @@
-"""The report of one run, or of several side by side: one HTML file that opens offline, from the files of the runs."""
+"""The report of one or several runs: an HTML file, from the files of the runs, that opens without a network."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ from ...runs.directory import differences
 from ...runs.encoder import LoadedEncoder, load_encoder
 from ...version import __version__
 from ..comparison import read_run
-from ..maps.over_time import FILE, Glimpse, fixed_images, look, shown
-from ..maps.over_time import read as read_glimpses
+from ..maps.over_time import FILE, MapHistory, fixed_images, mean_maps, read_maps, shrink
 from . import exhibits
-from .chart import Chart, draw
+from .chart import Chart, make_chart
 from .exhibits import Exhibits
-from .expectations import Reading, ordered, read
-from .history import Data, History, read_history
+from .expectations import Reading, read_curve, sort_keys
+from .history import History, Record, read_history, short_names
 
-SECONDS = 15.0  # in which images for neighbours are read and encoded, at most
+SECONDS = 15.0  # for reading and encoding images for neighbours
 HERE = Path(__file__).parent
 VERDICTS = {"learning": "good", "weak": "watch", "stuck": "watch", "collapsed": "bad"}
 
 
 @dataclass(frozen=True)
 class RunView:
-    """What the page says of one run beside its curves."""
+    """A run on the page, apart from its curves."""
 
     history: History
     name: str
@@ -53,7 +52,7 @@ class RunView:
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart and what is said below it, a reading for each run that has the curve: (place, name, reading)."""
+    """A chart and the readings below it, one for each run that has the curve: (place, name, reading)."""
 
     key: str
     title: str
@@ -69,23 +68,23 @@ def write_report(
     device: torch.device | None = None,
     seconds: float = SECONDS,
 ) -> list[str]:
-    """Write the report of the runs in ``paths`` to ``out``; sentences on what is missing in it, and why.
+    """Write the report of the runs in ``paths`` to ``out``; return which parts are missing in it, and why.
 
-    ``source`` is the (single) run's images where they are open already. Neighbours take ``seconds`` a run, at most.
-    Raises CheckpointError where a run has no metrics, MachineError where the disk refuses.
+    ``source`` is the (single) run's images if they are open already. Neighbours take at most ``seconds`` a run.
+    Raises CheckpointError if a run has no metrics, MachineError if the disk refuses.
     """
     histories = [read_history(path) for path in paths]
     device = device or torch.device("cpu")
     views = [
         _view(history, name, place, _gather(history, source, device, seconds))
-        for place, (history, name) in enumerate(zip(histories, _names(histories), strict=True))
+        for place, (history, name) in enumerate(zip(histories, short_names(paths), strict=True))
     ]
     write_atomically(out, render(views).encode())
     return [f"{view.name}: {what}: {why}" for view in views for what, why in view.shown.missing.items()]
 
 
 def render(views: Sequence[RunView]) -> str:
-    """The page. Whatever comes from files is escaped; the one script is allowed by its hash, and no address at all."""
+    """Render the page. Text from files is escaped; the page allows its own script, by hash, and no address."""
     script, style = ((HERE / f"report.{kind}").read_text("utf-8") for kind in ("js", "css"))
     return _template().render(
         runs=views,
@@ -99,7 +98,7 @@ def render(views: Sequence[RunView]) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=style,
         version=__version__,
-        made=time.strftime("%Y-%m-%d %H:%M"),
+        time=time.strftime("%Y-%m-%d %H:%M"),
         gallery=exhibits.GALLERY,
     )
 
@@ -111,15 +110,15 @@ def _template() -> Template:
 
 
 def _panels(views: Sequence[RunView]) -> list[Panel]:
-    found = []
-    for key in ordered({key for view in views for key in view.history.curves}):
-        mine = [view for view in views if key in view.history.curves]
-        readings = [(view.place, view.name, view.readings[key]) for view in mine]
+    panels = []
+    for key in sort_keys({key for view in views for key in view.history.curves}):
+        selection = [view for view in views if key in view.history.curves]
+        readings = [(view.place, view.name, view.readings[key]) for view in selection]
         first = readings[0][2]
-        curves = [(view.name, view.place, view.history.curves[key]) for view in mine]
+        curves = [(view.name, view.place, view.history.curves[key]) for view in selection]
         marks = [mark for mark in first.marks if all(mark in reading.marks for _, _, reading in readings)]
-        found.append(Panel(key, first.title, draw(curves, marks, first.unit), readings))
-    return found
+        panels.append(Panel(key, first.title, make_chart(curves, marks, first.unit), readings))
+    return panels
 
 
 def _view(history: History, name: str, place: int, pictures: Exhibits) -> RunView:
@@ -128,7 +127,7 @@ def _view(history: History, name: str, place: int, pictures: Exhibits) -> RunVie
     state = _state(history)
     if history.end.get("state") in ("diverged", "collapsed", "failed"):
         word, verdict = str(history.end["state"]), "bad"
-    readings = {key: read(key, history) for key in ordered(set(history.curves))}
+    readings = {key: read_curve(key, history) for key in sort_keys(set(history.curves))}
     return RunView(history, name, place, state, verdict, word, _facts(history), pictures, readings)
 
 
@@ -163,57 +162,51 @@ def _facts(history: History) -> list[tuple[str, str]]:
 
 
 def _gather(history: History, source: Source | None, device: torch.device, seconds: float) -> Exhibits:
-    """Every picture of a run that its files and its images allow; what fails is said, and stops nothing."""
-    found = Exhibits()
+    """Collect the pictures of a run; a part that fails is listed as missing and stops nothing."""
+    exhibit = Exhibits()
     spec = history.spec
 
     def attempt(part: str, work: Callable[[], Any]) -> Any:
         try:
             return work()
         except SslctlError as e:
-            found.missing[part] = e.message
-        except Exception as e:  # pictures come from files and nets of any kind, and a report fails over none of them
-            found.missing[part] = f"{type(e).__name__}: {e}"
+            exhibit.missing[part] = e.message
+        except Exception as e:  # files and networks of any kind: none of them may stop a report
+            exhibit.missing[part] = f"{type(e).__name__}: {e}"
         return None
 
     if spec is None:
-        return found
+        return exhibit
     images = source if source is not None else attempt("images", lambda: exhibits.open_images(spec))
     if images is not None:
-        found.views = attempt("views", lambda: exhibits.sample_views(spec, images)) or []
+        exhibit.views = attempt("views", lambda: exhibits.sample_views(spec, images)) or []
     encoder = attempt("encoder", lambda: load_encoder(history.path))
-    glimpse = read_glimpses(history.path / FILE)
-    if glimpse is None and images is not None and encoder is not None:
-        glimpse = attempt("maps", lambda: _look_back(history.path, images))
-    if glimpse is not None:
-        found.glimpses = attempt("maps", lambda: exhibits.paint_glimpses(glimpse)) or []
+    maps = read_maps(history.path / FILE)
+    if maps is None and images is not None and encoder is not None:
+        maps = attempt("maps", lambda: _maps_of_checkpoints(history.path, images))
+    if maps is not None:
+        exhibit.maps = attempt("maps", lambda: exhibits.paint_history(maps)) or []
     if images is not None and encoder is not None:
         near = attempt("neighbours", lambda: exhibits.find_neighbours(encoder, images, device, seconds))
         if near is not None:
-            found.neighbours, found.looked_at, found.agreement = near.neighbours, near.looked_at, near.agreement
-            found.missing |= near.missing
-    return found
+            exhibit.neighbours, exhibit.searched, exhibit.agreement = near.neighbours, near.searched, near.agreement
+            exhibit.missing |= near.missing
+    return exhibit
 
 
-def _look_back(path: Path, source: Source) -> Glimpse:
-    """Maps of the fixed images from the checkpoints that are there, of a run that kept none as it went."""
+def _maps_of_checkpoints(path: Path, source: Source) -> MapHistory:
+    """Compute maps of the fixed images from the checkpoints of a run that recorded none."""
     maps = {}
     for file in sorted({find(path), *(path / "checkpoints").glob("step-*.safetensors")}):
         encoder: LoadedEncoder = load_encoder(file)
-        transform = exhibits.transform_of(encoder)
+        transform = encoder.transform()
         images, names = fixed_images(source, transform)
-        maps[int(encoder.meta.step)] = look(encoder.backbone, transform.normalise(images))
-    return Glimpse(shown(images), names, dict(sorted(maps.items())))
-
-
-def _names(histories: Sequence[History]) -> list[str]:
-    """Short names, the whole path where two would be alike."""
-    short = [history.name for history in histories]
-    return [str(h.path) if short.count(h.name) > 1 else h.name for h in histories]
+        maps[int(encoder.meta.step)] = mean_maps(encoder.backbone, transform.normalise(images))
+    return MapHistory(shrink(images), names, dict(sorted(maps.items())))
 
 
 def _different(histories: Sequence[History]) -> list[tuple[str, list[str]]]:
-    """Keys of the specs that are not the same in all runs, with the value in each."""
+    """Return the keys at which the specs differ, with the value in each."""
     if len(histories) < 2 or not all(history.spec_yaml for history in histories):
         return []
     keys = dict.fromkeys(
@@ -224,8 +217,8 @@ def _different(histories: Sequence[History]) -> list[tuple[str, list[str]]]:
     return [(key, [_value(history.spec_yaml, key) for history in histories]) for key in keys]
 
 
-def _value(told: Data, dotted: str) -> str:
-    value: Any = told
-    for part in dotted.split("."):
+def _value(spec: Record, key: str) -> str:
+    value: Any = spec
+    for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return "–" if value is None else str(value)

@@ -9,15 +9,15 @@ import torch
 import yaml
 
 from sslctl.errors import SpecError
-from sslctl.exchange.exports.detectron2_file import renamed, write
-from sslctl.exchange.exports.formats import Order
+from sslctl.exchange.exports.detectron2_file import detectron2_state, write_detectron2
+from sslctl.exchange.exports.formats import ExportJob
 
 from .encoders import encoder
 
 
 def test_names_are_those_of_detectron2s_own_converter() -> None:
     backbone = encoder("resnet18", 64).backbone
-    state, names = backbone.net.state_dict(), renamed(backbone)
+    state, names = backbone.net.state_dict(), detectron2_state(backbone)
     assert len(names) == len(state)
     for ours, theirs in {
         "conv1.weight": "stem.conv1.weight",
@@ -34,10 +34,10 @@ def test_the_file_has_what_its_checkpointer_asks_for_and_the_card_leads_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = encoder("resnet18", 64)
-    written = write(Order(ours, tmp_path / "net.pth", "net.pth"))
-    held = torch.load(tmp_path / "net.pth", weights_only=True)
-    assert (held["__author__"], held["matching_heuristics"]) == ("sslctl", True)
-    assert "res5.1.conv2.weight" in held["model"]
+    written = write_detectron2(ExportJob(ours, tmp_path / "net.pth", "net.pth"))
+    content = torch.load(tmp_path / "net.pth", weights_only=True)
+    assert (content["__author__"], content["matching_heuristics"]) == ("sslctl", True)
+    assert "res5.1.conv2.weight" in content["model"]
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(written.code, names)
@@ -50,11 +50,11 @@ def test_the_file_has_what_its_checkpointer_asks_for_and_the_card_leads_back(
 
 
 @pytest.mark.parametrize(
-    ("kind", "size", "message"), [("resnet18", 32, "small images"), ("resnet10", 64, "has no ResNet")]
+    ("kind", "size", "message"), [("resnet18", 32, "small images"), ("resnet10", 64, "has no ResNet with")]
 )
 def test_networks_that_its_configuration_cannot_name_are_refused(
     kind: str, size: int, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError, match=message):
-        write(Order(encoder(kind, size), tmp_path / "net.pth", "net.pth"))
+        write_detectron2(ExportJob(encoder(kind, size), tmp_path / "net.pth", "net.pth"))
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sslctl.errors import MachineError, SpecError
-from sslctl.exchange.exports.formats import FORMATS, Format, find_format, two_sizes
+from sslctl.exchange.exports.formats import FORMATS, Format, check_sizes, find_format
 from tests.fresh import warm  # noqa: F401 - a fixture
 
 from .encoders import encoder
@@ -35,7 +35,13 @@ def test_every_format_has_a_writer_and_its_libraries_are_those_of_an_extra(name:
 
 
 def test_a_missing_library_is_named_with_the_line_to_type() -> None:
-    form = Format("a file", "some library", "pth", needs=("no_such_module", "torch", "nor_this_one"), extra="some")
+    form = Format(
+        "a file",
+        "some library",
+        "torchvision_file.write_pth",
+        needs=("no_such_module", "torch", "nor_this_one"),
+        extra="some",
+    )
     with pytest.raises(MachineError, match="needs no_such_module and nor_this_one") as refused:
         form.require()
     assert refused.value.hint == "pip install 'sslctl[some]'"
@@ -43,7 +49,7 @@ def test_a_missing_library_is_named_with_the_line_to_type() -> None:
         known.require()
 
 
-def test_two_sizes_are_open_ones_and_multiples_of_the_patch() -> None:
-    assert two_sizes(encoder("vit", 32)) == [(32, 32), (56, 48)]
-    assert two_sizes(encoder("vit", 32), native=True) == [(32, 32)]
-    assert two_sizes(encoder("resnet", 64)) == [(64, 64), (88, 80)]
+def test_check_sizes_are_open_ones_and_multiples_of_the_patch() -> None:
+    assert check_sizes(encoder("vit", 32)) == [(32, 32), (56, 48)]
+    assert check_sizes(encoder("vit", 32), native=True) == [(32, 32)]
+    assert check_sizes(encoder("resnet", 64)) == [(64, 64), (88, 80)]

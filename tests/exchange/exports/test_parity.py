@@ -12,7 +12,7 @@ import torch
 from sslctl.data.demo import open_demo
 from sslctl.errors import CheckpointError
 from sslctl.exchange.exports import parity
-from sslctl.exchange.exports.parity import at_size, compare, demand, normalised, real_images, run_fresh
+from sslctl.exchange.exports.parity import at_size, compare, normalise, real_images, require_parity, run_fresh
 from sslctl.runs.meta import ImageSpec, Imported
 from tests.exchange.exports.encoders import encoder
 from tests.fresh import warm  # noqa: F401 - a fixture
@@ -27,9 +27,9 @@ def test_the_worst_number_of_the_worst_image_counts() -> None:
     assert found.absolute == pytest.approx(0.01, rel=1e-4)
     assert found.relative == pytest.approx(0.01, rel=1e-4)  # of that image's largest number, not of 100
     assert found.cosine == pytest.approx(2.01 / math.sqrt(2 * (1.01**2 + 1)), abs=1e-7)
-    demand(found, 0.02, "it", "they")
-    with pytest.raises(CheckpointError, match=r"it was discarded: they gives other features .*0\.01 of the largest"):
-        demand(found, 0.005, "it", "they")
+    require_parity(found, 0.02, "it", "they")
+    with pytest.raises(CheckpointError, match=r"it was discarded: they and sslctl give .*0\.01 of the largest"):
+        require_parity(found, 0.005, "it", "they")
 
 
 def test_another_neighbour_is_an_error_but_a_tie_is_none() -> None:
@@ -39,7 +39,7 @@ def test_another_neighbour_is_an_error_but_a_tie_is_none() -> None:
     found = compare({"x": points[0]}, {"x": points[1]}, 1e-5)
     assert found.strangers == 1
     with pytest.raises(CheckpointError, match="1 nearest neighbours differ"):
-        demand(found, 0.5, "it", "they")
+        require_parity(found, 0.5, "it", "they")
     assert compare({"x": points[0]}, {"x": points[1]}, 1e-2).strangers == 0
 
 
@@ -55,7 +55,7 @@ def test_what_is_missing_or_no_number_is_infinitely_far(ours: torch.Tensor, thei
     found = compare({"x": ours}, theirs, 1.0)
     assert found.absolute == math.inf
     with pytest.raises(CheckpointError):
-        demand(found, 1e9, "it", "they")
+        require_parity(found, 1e9, "it", "they")
 
 
 def test_images_are_those_of_the_run_where_they_are_and_real_ones_in_any_case(tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_pixels_are_prepared_as_evaluation_does() -> None:
     image = ImageSpec(size=64, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     transform = image.transform()
     expected = torch.stack([transform(x) for x in images])
-    torch.testing.assert_close(normalised(at_size(images, 64), image), expected, rtol=0, atol=1e-5)
-    wide = normalised(at_size(images, 64)[:, :, :48], image)
+    torch.testing.assert_close(normalise(at_size(images, 64), image), expected, rtol=0, atol=1e-5)
+    wide = normalise(at_size(images, 64)[:, :, :48], image)
     torch.testing.assert_close(wide, expected[:, :, :48], rtol=0, atol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_a_fresh_process_is_offline_and_leaves_no_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("code", "message"),
-    [("import absent_library", "they does not load it: .*absent_library"), ("pass", "they gave no features")],
+    [("import absent_library", "they does not load it: .*absent_library"), ("pass", "they returned no features")],
 )
 def test_a_process_that_fails_or_says_nothing_is_an_error(
     code: str,

@@ -16,8 +16,8 @@ ONNX = (".onnx",)
 
 def write(out: Path, suffixes: tuple[str, ...], text: str = "1", force: bool = False, second: bool = False) -> Target:
     target = Target(out, suffixes)
-    target.refuse_taken(force)
-    with target.workplace() as place:
+    target.refuse_existing(force)
+    with target.build_folder() as place:
         main = place / target.name
         if not suffixes:
             main = main / "model.safetensors"
@@ -28,7 +28,7 @@ def write(out: Path, suffixes: tuple[str, ...], text: str = "1", force: bool = F
         (home / target.card).write_text("card")
         files = {path.name: sha256(path) for path in home.iterdir()}
         (home / target.report).write_text(json.dumps({"files": files}))
-        target.take(place)
+        target.publish(place)
     return target
 
 
@@ -54,7 +54,7 @@ def test_a_file_has_its_card_and_report_beside_it_and_a_folder_within(tmp_path: 
 def test_an_earlier_export_is_replaced_only_on_request_and_leaves_nothing_of_its_own(out: str, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("of the folder, not of the export")
     first = write(tmp_path / out, ONNX, second=True)
-    with pytest.raises(SpecError, match="is there already") as e:
+    with pytest.raises(SpecError, match="already exists") as e:
         write(tmp_path / out, ONNX)
     assert "--force" in e.value.hint
     write(tmp_path / out, ONNX, "2", force=True)
@@ -90,7 +90,7 @@ def test_what_is_no_export_as_it_was_written_is_never_removed(
 ) -> None:
     path = change(write(tmp_path / out, ONNX))
     before = path.read_text() if path.is_file() else ""
-    with pytest.raises(SpecError, match="is there already|was changed since"):
+    with pytest.raises(SpecError, match="already exists|was changed since"):
         write(tmp_path / out, ONNX, "2", force=True)
     assert path.exists() and (path.is_dir() or path.read_text() == before)
 
@@ -100,13 +100,13 @@ def test_links_files_and_lists_of_other_places_are_not_followed(tmp_path: Path) 
     (tmp_path / "link").symlink_to(tmp_path / "kept")
     (tmp_path / "file").write_text("x")
     for out in ("link", "file"):
-        with pytest.raises(SpecError, match="no folder"):
+        with pytest.raises(SpecError, match="not a folder"):
             write(tmp_path / out, (), force=True)
     target = write(tmp_path / "net.onnx", ONNX)
-    listed = {**target.earlier(), "../precious": "0", "/etc/passwd": "0"}
+    listed = {**target.earlier_files(), "../precious": "0", "/etc/passwd": "0"}
     (tmp_path / "precious").write_text("x")
     (tmp_path / target.report).write_text(json.dumps({"files": listed}))
-    assert target.earlier().keys() == {"net.onnx", "net.README.md"}
+    assert target.earlier_files().keys() == {"net.onnx", "net.README.md"}
     (tmp_path / "empty").mkdir()
     write(tmp_path / "empty", ())
     assert (tmp_path / "precious").exists() and names(tmp_path / "empty")[0] == "README.md"
@@ -114,10 +114,10 @@ def test_links_files_and_lists_of_other_places_are_not_followed(tmp_path: Path) 
 
 def test_an_error_on_the_way_leaves_what_was_there(tmp_path: Path) -> None:
     target = write(tmp_path / "net.onnx", ONNX)
-    with pytest.raises(MachineError, match="cannot write .*net.onnx: disk"), target.workplace() as place:
+    with pytest.raises(MachineError, match="cannot write .*net.onnx: disk"), target.build_folder() as place:
         (place / target.name).write_text("half")
         raise OSError(28, "disk full")
-    with pytest.raises(ZeroDivisionError), target.workplace() as place:
+    with pytest.raises(ZeroDivisionError), target.build_folder() as place:
         (place / target.name).write_text("half")
         raise ZeroDivisionError
     assert (tmp_path / "net.onnx").read_text() == "1"

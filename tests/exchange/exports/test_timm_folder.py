@@ -10,14 +10,14 @@ import timm
 import torch
 
 from sslctl.exchange.exports import timm_folder as module
-from sslctl.exchange.exports.formats import Order, Written
+from sslctl.exchange.exports.formats import ExportJob, ExportResult
 from tests.exchange.exports.encoders import encoder
 
 
-def write(kind: str, size: int, place: Path, **more: object) -> Written:
+def write(kind: str, size: int, place: Path, **more: object) -> ExportResult:
     folder = place / "net"
     folder.mkdir()
-    return module.write(Order(encoder(kind, size, **more), folder, "net"))
+    return module.write_timm(ExportJob(encoder(kind, size, **more), folder, "net"))
 
 
 @pytest.mark.parametrize(("kind", "size", "more"), [("resnet", 64, {}), ("vit", 32, {"drop_path": 0.2})])

@@ -16,11 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sslctl.errors import CheckpointError, SpecError
-from sslctl.exchange.exports import onnx_graph as export_onnx
-from sslctl.exchange.exports import parity
+from sslctl.exchange.exports import graph, parity
 from sslctl.exchange.exports import write as module
-from sslctl.exchange.exports.formats import FORMATS, Format, Order, Written
-from sslctl.exchange.exports.graph import check_outputs, outputs
+from sslctl.exchange.exports.formats import FORMATS, ExportJob, ExportResult, Format
+from sslctl.exchange.exports.graph import output_names, outputs
 from sslctl.exchange.exports.write import Export, export
 from sslctl.runs.encoder import LoadedEncoder
 from tests.exchange.exports.encoders import code_in, encoder
@@ -121,7 +120,7 @@ def test_each_format_comes_back_with_our_features_and_neighbours(
     monkeypatch.setattr(module, "compare", watched)
     large = name == "onnx" and kind == "dino"
     if large:
-        monkeypatch.setattr(export_onnx, "LARGEST", 0)
+        monkeypatch.setattr(graph, "MAX_IN_FILE", 0)
     ours = encoder(kind, size)
     done = export(ours, tmp_path / "an export", FORMATS[name], features=features, preprocess=preprocess)
     assert done.tolerance == (1e-4 if name == "onnx" else 1e-5)
@@ -131,7 +130,7 @@ def test_each_format_comes_back_with_our_features_and_neighbours(
     by_timm = (kind, name) in (("averaged", "hf"), ("rotary", "hf"), ("rotary", "timm"))
     assert (" and " in done.images) == (not one_size or by_timm)
     ((mine, theirs),) = seen
-    assert len(mine) == len(check_outputs(ours.backbone, features)) * len(done.images.split(" and "))
+    assert len(mine) == len(output_names(ours.backbone, features)) * len(done.images.split(" and "))
     for key, value in mine.items():
         assert nearest(value) == nearest(theirs[key]) and len(set(nearest(value))) > 3
     assert said in " ".join(done.notes) and bool(done.notes) == bool(said)
@@ -148,7 +147,7 @@ def check_photo(ours: LoadedEncoder, done: Export, features: str, place: Path, r
     with Image.open(photo(place / "photo.jpg")) as image:
         pixels = np.asarray(image)
     x = ours.transform()(pixels)[None]
-    names = check_outputs(ours.backbone, features)
+    names = output_names(ours.backbone, features)
     with torch.inference_mode():
         expected = outputs(ours.backbone, x, names)
     for name, found in loaded(place, done.code, run).items():
@@ -161,21 +160,21 @@ def check_photo(ours: LoadedEncoder, done: Export, features: str, place: Path, r
 def test_numbers_that_differ_are_an_error_and_leave_nothing(
     tmp_path: Path, fresh: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damaged(self: Format) -> Callable[[Order], Written]:
-        def write(order: Order) -> Written:
+    def damaged(self: Format) -> Callable[[ExportJob], ExportResult]:
+        def write(job: ExportJob) -> ExportResult:
             other = encoder("resnet10", 32)
             with torch.no_grad():
                 other.backbone.net.layer4[0].bn2.bias[0] += 0.1  # one number of millions
-            return real(self)(replace(order, encoder=other))
+            return real(self)(replace(job, encoder=other))
 
         return write
 
     real = Format.writer
     monkeypatch.setattr(Format, "writer", damaged)
     for name in ("timm", "torchvision", "hf"):
-        with pytest.raises(CheckpointError, match="gives other features than sslctl: largest difference 0.") as e:
+        with pytest.raises(CheckpointError, match="and sslctl give different features: largest difference 0.") as e:
             export(encoder("resnet10", 32), tmp_path / "out", FORMATS[name])
-        assert e.value.exit_code == 4 and FORMATS[name].who in e.value.message
+        assert e.value.exit_code == 4 and FORMATS[name].library in e.value.message
         assert list(tmp_path.iterdir()) == []
 
 
@@ -189,12 +188,12 @@ def test_code_that_fails_or_prepares_other_images_is_an_error_and_leaves_nothing
         (
             "return net(x)",
             "return net(x)[:, 1:]",
-            "torchvision gives other features .*difference inf",
+            "torchvision and sslctl give different features: .*difference inf",
         ),
     ]:
 
-        def write(order: Order, old: str = old, new: str = new) -> Written:
-            written = real(FORMATS["torchvision"])(order)
+        def write(job: ExportJob, old: str = old, new: str = new) -> ExportResult:
+            written = real(FORMATS["torchvision"])(job)
             assert old in written.code
             return replace(written, code=written.code.replace(old, new))
 
@@ -207,19 +206,19 @@ def test_code_that_fails_or_prepares_other_images_is_an_error_and_leaves_nothing
 def test_what_a_format_cannot_hold_is_refused_with_what_can(tmp_path: Path) -> None:
     for kind, size, name, message in [
         ("resnet", 64, "torchvision", r"no ResNet of these sizes: layer1.0.conv1.weight is \(4, 64, 3, 3\) here"),
-        ("dinov2", 32, "torchvision", "none of these: layer scale"),
+        ("dinov2", 32, "torchvision", "no layer scale"),
         ("convnext", 64, "torchvision", "takes ResNets, not a ConvNeXt"),
         ("same", 64, "torchvision", "its stem, padding"),
         ("same", 64, "timm", "TensorFlow's padding"),
         ("resnet18", 32, "detectron2", "stem for small images"),
-        ("resnet10", 64, "detectron2", r"no ResNet of \[1, 1, 1, 1\] blocks"),
+        ("resnet10", 64, "detectron2", r"no ResNet with \[1, 1, 1, 1\] blocks"),
         ("vit", 32, "detectron2", "takes ResNets, not a VisionTransformer"),
     ]:
         with pytest.raises(SpecError, match=message) as e:
             export(encoder(kind, size), tmp_path / "out", FORMATS[name])
         assert "onnx" in e.value.hint
     for options, name in [({"features": "cls"}, "timm"), ({"preprocess": True}, "hf")]:
-        with pytest.raises(SpecError, match="loads a net") as e:
+        with pytest.raises(SpecError, match="loads a network") as e:
             export(encoder("vit", 32), tmp_path / "out", FORMATS[name], **options)  # type: ignore[arg-type]
         assert e.value.hint == "--format onnx or pt2"
     with pytest.raises(SpecError, match="no class token"):

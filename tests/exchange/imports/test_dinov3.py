@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sslctl.errors import CheckpointError
 from sslctl.exchange.imports import formulas
 from sslctl.exchange.imports.parity import write_import
-from sslctl.exchange.imports.recognise import Wishes, import_file
+from sslctl.exchange.imports.recognise import ImportOptions, import_file
 from sslctl.exchange.open_encoder import import_any, open_encoder
 
 from .files import saved
@@ -56,14 +56,14 @@ def facebook(state: State, heads: int = 2, base: float = 100.0, gated: bool = Fa
 def test_a_file_of_facebooks(gated: bool, tmp_path: Path) -> None:
     theirs = net(**({"swiglu_mlp": True, "swiglu_align_to": 8} if gated else {}))
     path = saved(facebook(theirs.state_dict(), gated=gated), tmp_path / "dinov3.pth")
-    encoder, taken = import_file(path)
-    assert (taken.layout.name, encoder.spec.method.name, encoder.backbone.heads) == ("dinov3", "dinov3", 2)
-    assert taken.left.keys() == {"mask_token"} and not encoder.notes
+    encoder, extracted = import_file(path)
+    assert (extracted.layout.name, encoder.spec.method.name, encoder.backbone.heads) == ("dinov3", "dinov3", 2)
+    assert extracted.left_over.keys() == {"mask_token"} and not encoder.notes
     for size in ((32, 32), (48, 24)):
         x = torch.randn(2, 3, *size)
         with torch.no_grad():
             torch.testing.assert_close(encoder.backbone(x).pooled, theirs(x), rtol=1e-5, atol=1e-5)
-    report = write_import(encoder, taken, tmp_path / "out.safetensors")
+    report = write_import(encoder, extracted, tmp_path / "out.safetensors")
     assert report["against"].endswith("the file's own tensors") and report["relative"] < 1e-5
 
 
@@ -99,8 +99,8 @@ def test_keys_with_a_bias_of_their_own_keep_it(tmp_path: Path) -> None:
 def test_a_file_in_timms_names(tmp_path: Path) -> None:
     theirs, path = net("vit_small_patch16_dinov3"), tmp_path / "model.safetensors"
     save_file(theirs.state_dict(), path)
-    encoder, taken = import_file(path, Wishes(heads=2))
-    assert taken.layout.name == "timm_dinov3" and not taken.left
+    encoder, extracted = import_file(path, ImportOptions(heads=2))
+    assert extracted.layout.name == "timm_dinov3" and not extracted.left_over
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(encoder.backbone(x).pooled, theirs(x), rtol=1e-5, atol=1e-5)
@@ -109,11 +109,11 @@ def test_a_file_in_timms_names(tmp_path: Path) -> None:
 def test_an_eva_by_its_name(tmp_path: Path) -> None:
     theirs, path = net("eva02_tiny_patch14_224", global_pool="avg"), tmp_path / "eva.safetensors"
     save_file(theirs.state_dict(), path)
-    encoder, taken = import_file(path, Wishes(arch="eva02_tiny_patch14_224", args=TINY))
+    encoder, extracted = import_file(path, ImportOptions(arch="eva02_tiny_patch14_224", args=TINY))
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(encoder.backbone(x).pooled, theirs(x), rtol=1e-5, atol=1e-5)
-    assert write_import(encoder, taken, tmp_path / "out.safetensors")["relative"] < 1e-5
+    assert write_import(encoder, extracted, tmp_path / "out.safetensors")["relative"] < 1e-5
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -130,8 +130,8 @@ def test_a_folder_of_hugging_faces(gated: bool, tmp_path: Path) -> None:
         for p in theirs.parameters():
             p.normal_(std=0.3)
     theirs.save_pretrained(tmp_path / "hub")
-    encoder, taken = import_any(tmp_path / "hub")
-    assert taken.naming.title == "Hugging Face's DINOv3"
+    encoder, extracted = import_any(tmp_path / "hub")
+    assert extracted.naming.title == "Hugging Face's DINOv3"
     assert torch.equal(open_encoder(tmp_path / "hub").backbone.net.reg_token, theirs.embeddings.register_tokens)
     for size in ((32, 32), (24, 48)):
         x = torch.randn(2, 3, *size)
@@ -139,4 +139,4 @@ def test_a_folder_of_hugging_faces(gated: bool, tmp_path: Path) -> None:
             ours, theirs_ = encoder.backbone(x), theirs(x)
             torch.testing.assert_close(ours.pooled, theirs_.pooler_output, rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(ours.patches, theirs_.last_hidden_state[:, 5:], rtol=1e-5, atol=1e-5)
-    assert write_import(encoder, taken, tmp_path / "out.safetensors")["against"].startswith("transformers")
+    assert write_import(encoder, extracted, tmp_path / "out.safetensors")["against"].startswith("transformers")

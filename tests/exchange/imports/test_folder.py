@@ -42,8 +42,8 @@ def changed(path: Path, **values: object) -> None:
 @torch.no_grad()
 def test_a_folder_of_hugging_face_gives_its_features(kind: str, tmp_path: Path) -> None:
     theirs = hugging_face(tmp_path / "hf", kind)
-    encoder, taken = import_folder(tmp_path / "hf")
-    assert taken.layout.name == "hf" and encoder.backbone.net.blocks[0].attn.num_heads == 4
+    encoder, extracted = import_folder(tmp_path / "hf")
+    assert extracted.layout.name == "hf" and encoder.backbone.net.blocks[0].attn.num_heads == 4
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(encoder.backbone(x).pooled, theirs(x).last_hidden_state[:, 0], rtol=1e-4, atol=1e-5)
     assert encoder.meta.image.mean == (0.1, 0.2, 0.3) and encoder.meta.image.std == (0.4, 0.5, 0.6)
@@ -63,10 +63,10 @@ def test_a_folder_of_timm_gives_its_features(tmp_path: Path) -> None:
     cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "input_size": (3, 96, 96)}
     save_for_hf(theirs, tmp_path / "timm", cfg | {"architecture": "resnet18"}, {"channels": [4, 8, 8, 8]})
     changed(tmp_path / "timm", pretrained_cfg=cfg)
-    encoder, taken = import_folder(tmp_path / "timm")
+    encoder, extracted = import_folder(tmp_path / "timm")
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(encoder.backbone(x).pooled, theirs(x), rtol=1e-5, atol=1e-6)
-    assert taken.layout.name == "timm_folder" and encoder.spec.backbone.args["channels"] == [4, 8, 8, 8]
+    assert extracted.layout.name == "timm_folder" and encoder.spec.backbone.args["channels"] == [4, 8, 8, 8]
     assert (encoder.meta.image.size, encoder.meta.image.mean) == (96, (0.1, 0.2, 0.3))
 
 

@@ -11,7 +11,7 @@ from torchvision.models.resnet import BasicBlock
 from transformers import Dinov2Config, Dinov2Model, ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 from sslctl.errors import CheckpointError
-from sslctl.exchange.imports.names import BY_NAME, NO_ENCODER, facebook_vit, join_qkv, naming_of, to_timm
+from sslctl.exchange.imports.names import BY_NAME, NOT_ENCODER, facebook_vit, join_qkv, naming_of, to_timm
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 SMALL |= {"image_size": 32, "patch_size": 8}
@@ -98,7 +98,7 @@ def test_registers_leave_the_position_of_cls_to_it() -> None:
     "name", ["fc.weight", "head.0.weight", "decoder_blocks.1.norm1.weight", "queue_ptr", "mask_token"]
 )
 def test_heads_queues_and_decoders_are_no_encoder(name: str) -> None:
-    assert NO_ENCODER.match(name)
+    assert NOT_ENCODER.match(name)
     naming = naming_of(["conv1.weight", "layer1.0.conv1.weight"])
     assert naming is not None and to_timm({name: torch.ones(1)}, naming) == {}
     assert list(to_timm({name: torch.ones(1)}, BY_NAME)) == [name], "of a model that is named, every tensor is taken"
@@ -106,7 +106,7 @@ def test_heads_queues_and_decoders_are_no_encoder(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["fc_norm.weight", "head_norm.weight", "layer1.0.conv1.weight", "linearity"])
 def test_names_that_only_look_alike_are_kept(name: str) -> None:
-    assert not NO_ENCODER.match(name)
+    assert not NOT_ENCODER.match(name)
 
 
 def test_names_of_no_known_library_are_none() -> None:

@@ -16,7 +16,7 @@ from torchvision.models.resnet import BasicBlock
 from sslctl.errors import CheckpointError, SpecError
 from sslctl.exchange.imports import formulas as formulas
 from sslctl.exchange.imports.container import read_foreign
-from sslctl.exchange.imports.recognise import Wishes, import_file
+from sslctl.exchange.imports.recognise import ImportOptions, import_file
 from sslctl.exchange.open_encoder import open_encoder
 
 from .files import saved
@@ -79,26 +79,26 @@ RESNET_FILES = {
 
 @pytest.mark.parametrize("name", RESNET_FILES)
 def test_a_resnet_is_found_in_every_nesting(name: str, net: nn.Module, tmp_path: Path) -> None:
-    encoder, taken = import_file(saved(RESNET_FILES[name](net.state_dict()), tmp_path / "file.ckpt"))
-    assert taken.layout.name == name
+    encoder, extracted = import_file(saved(RESNET_FILES[name](net.state_dict()), tmp_path / "file.ckpt"))
+    assert extracted.layout.name == name
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(encoder.backbone(x).pooled, net(x), rtol=1e-5, atol=1e-5)
-    everything = {name for group in taken.left.values() for name in group} | {
-        taken.prefix + k for k in net.state_dict()
+    everything = {name for group in extracted.left_over.values() for name in group} | {
+        extracted.prefix + k for k in net.state_dict()
     }
     assert everything == set(read_foreign(tmp_path / "file.ckpt").tensors)
 
 
 def test_the_other_branch_can_be_asked_for_where_there_is_one(net: nn.Module, tmp_path: Path) -> None:
     path = saved(RESNET_FILES["solo"](net.state_dict()), tmp_path / "solo.ckpt")
-    teacher, taken = import_file(path, Wishes(branch="momentum"))
-    assert taken.prefix == "state_dict.momentum_backbone."
+    teacher, extracted = import_file(path, ImportOptions(branch="momentum"))
+    assert extracted.prefix == "state_dict.momentum_backbone."
     assert teacher.meta.imported.branch == "teacher (momentum)"
     assert torch.equal(teacher.backbone.net.conv1.weight, net.get_parameter("conv1.weight") + 0.1)
     single = saved(RESNET_FILES["torchvision"](net.state_dict()), tmp_path / "single.pth")
     with pytest.raises(SpecError, match="--branch momentum: torchvision ResNet files hold one encoder alone"):
-        import_file(single, Wishes(branch="momentum"))
+        import_file(single, ImportOptions(branch="momentum"))
 
 
 def test_two_encoders_of_no_known_tool_are_not_guessed_between(net: nn.Module, tmp_path: Path) -> None:
@@ -108,28 +108,28 @@ def test_two_encoders_of_no_known_tool_are_not_guessed_between(net: nn.Module, t
 
 
 def test_layers_that_another_branch_has_are_missed(net: nn.Module, tmp_path: Path) -> None:
-    held = RESNET_FILES["student_teacher"](net.state_dict())
-    for key in [key for key in held["teacher"] if "layer3.0.bn2" in key]:
-        del held["teacher"][key]
+    content = RESNET_FILES["student_teacher"](net.state_dict())
+    for key in [key for key in content["teacher"] if "layer3.0.bn2" in key]:
+        del content["teacher"][key]
     with pytest.raises(CheckpointError, match=r"missing: teacher\.backbone\.layer3\.0\.bn2\.weight, which is there"):
-        import_file(saved(held, tmp_path / "file.pth"))
+        import_file(saved(content, tmp_path / "file.pth"))
 
 
 def test_children_of_a_resnet_in_a_row_are_named_by_their_places(net: nn.Module, tmp_path: Path) -> None:
     row = nn.Sequential(*list(net.children())[:-1])
-    held = LIGHTNING | {"state_dict": under(B, row.state_dict()) | under("projection_head.layers.0.", HEAD)}
-    encoder, taken = import_file(saved(held, tmp_path / "file.ckpt"))
-    assert taken.layout.name == "lightly"
+    content = LIGHTNING | {"state_dict": under(B, row.state_dict()) | under("projection_head.layers.0.", HEAD)}
+    encoder, extracted = import_file(saved(content, tmp_path / "file.ckpt"))
+    assert extracted.layout.name == "lightly"
     plain, _ = import_file(saved(net.state_dict(), tmp_path / "plain.pth"))
     assert encoder.meta.sha256 == plain.meta.sha256
 
 
 def test_old_files_without_batch_counts_and_halves_are_whole(net: nn.Module, tmp_path: Path) -> None:
     s = {k: v.half() for k, v in net.state_dict().items() if "num_batches" not in k}
-    encoder, taken = import_file(
+    encoder, extracted = import_file(
         saved({"state_dict": under("module.encoder_q.", s | under("fc.", HEAD))}, tmp_path / "x")
     )
-    assert taken.layout.name == "moco_v1"
+    assert extracted.layout.name == "moco_v1"
     assert encoder.backbone.net.conv1.weight.dtype == torch.float32
     assert torch.equal(encoder.backbone.net.conv1.weight, s["conv1.weight"].float())
 
@@ -146,7 +146,7 @@ def test_other_paddings_follow_their_formula_and_change_the_features(
         encoder, _ = import_file(path)
         assert encoder.backbone.stem == "small" and encoder.meta.image.size == 32
     else:
-        encoder, _ = import_file(saved(s, tmp_path / "x.pth"), Wishes(layout="byol_converted"))
+        encoder, _ = import_file(saved(s, tmp_path / "x.pth"), ImportOptions(layout="byol_converted"))
     x = torch.randn(2, 3, size, size)
     ours = encoder.backbone(x).pooled
     torch.testing.assert_close(ours, formulas.resnet(s, x, padding), rtol=1e-5, atol=1e-5)
@@ -184,8 +184,10 @@ def chunked(s: State) -> State:
 @pytest.mark.parametrize("name", VIT_FILES)
 @torch.no_grad()
 def test_a_vit_is_found_in_every_nesting(name: str, vit: nn.Module, tmp_path: Path) -> None:
-    encoder, taken = import_file(saved(VIT_FILES[name](vit.state_dict()), tmp_path / "file.pth"), Wishes(heads=4))
-    assert taken.layout.name == name
+    encoder, extracted = import_file(
+        saved(VIT_FILES[name](vit.state_dict()), tmp_path / "file.pth"), ImportOptions(heads=4)
+    )
+    assert extracted.layout.name == name
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(encoder.backbone(x).pooled, vit(x), rtol=1e-5, atol=1e-5)
 
@@ -195,8 +197,8 @@ def test_torchvisions_vit_gives_torchvisions_features(tmp_path: Path) -> None:
     torch.manual_seed(5)
     theirs = torchvision.models.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=3).eval()
     nn.init.normal_(theirs.class_token)
-    encoder, taken = import_file(saved(theirs.state_dict(), tmp_path / "vit.pth"), Wishes(heads=4))
-    assert taken.layout.name == "torchvision_vit"
+    encoder, extracted = import_file(saved(theirs.state_dict(), tmp_path / "vit.pth"), ImportOptions(heads=4))
+    assert extracted.layout.name == "torchvision_vit"
     theirs.heads = nn.Identity()
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(encoder.backbone(x).pooled, theirs(x), rtol=1e-5, atol=1e-5)
@@ -212,9 +214,9 @@ def test_heads_show_in_no_shape_and_a_cut_vit_has_to_be_vouched_for(vit: nn.Modu
     ) as e:
         import_file(path)
     assert "--depth 11" in e.value.hint
-    assert import_file(path, Wishes(depth=11))[0].spec.backbone.args == {"depth": 11}
+    assert import_file(path, ImportOptions(depth=11))[0].spec.backbone.args == {"depth": 11}
     with pytest.raises(CheckpointError, match="--depth 12: the file has 11 blocks"):
-        import_file(path, Wishes(depth=12))
+        import_file(path, ImportOptions(depth=12))
 
 
 def test_a_net_whose_kind_no_shape_shows_is_read_by_its_name(tmp_path: Path) -> None:
@@ -222,10 +224,10 @@ def test_a_net_whose_kind_no_shape_shows_is_read_by_its_name(tmp_path: Path) -> 
     theirs = timm.create_model("convnext_atto", num_classes=0).eval()
     path = tmp_path / "weights.safetensors"
     save_file(theirs.state_dict(), path)
-    with pytest.raises(CheckpointError, match="no encoder that is known"):
+    with pytest.raises(CheckpointError, match="no known encoder"):
         open_encoder(path)
-    encoder, taken = import_file(path, Wishes(arch="convnext_atto"))
-    assert taken.layout.name == "timm_named" and not taken.left
+    encoder, extracted = import_file(path, ImportOptions(arch="convnext_atto"))
+    assert extracted.layout.name == "timm_named" and not extracted.left_over
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(encoder.backbone(x).pooled, theirs(x), rtol=1e-5, atol=1e-5)

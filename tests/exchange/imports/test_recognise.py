@@ -14,11 +14,15 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sslctl.backbones import build_backbone
 from sslctl.backbones.positions import sincos_positions
 from sslctl.exchange.imports.container import read_foreign
 from sslctl.exchange.imports.formulas import resnet
 from sslctl.exchange.imports.layouts import recognise
-from sslctl.exchange.imports.recognise import Wishes, import_file
+from sslctl.exchange.imports.recognise import ImportOptions, as_loaded, import_file
+from sslctl.runs.encoder import LoadedEncoder
+from sslctl.runs.meta import ImageSpec, Imported
+from sslctl.spec.schema import BackboneSpec
 
 from .files import Filler, filled, innermost, layout, saved
 
@@ -127,10 +131,10 @@ def test_every_layout_is_recognised_and_gives_the_features_of_a_plain_model(
         assert not case.nest and recognise_names(names) == case.layout or case.nest
         names = smaller(names)
     tree = filled(names, fill)
-    encoder, taken = import_file(saved(tree, tmp_path / "file.pth"))
-    assert taken.layout.name == case.layout
-    assert {re.split(r"[.]", group)[-1] for group in taken.left} == set(case.left)
-    assert (taken.branch and taken.said()["branch"].split()[0]) == case.branch
+    encoder, extracted = import_file(saved(tree, tmp_path / "file.pth"))
+    assert extracted.layout.name == case.layout
+    assert {re.split(r"[.]", group)[-1] for group in extracted.left_over} == set(case.left)
+    assert (extracted.branch and extracted.summary()["branch"].split()[0]) == case.branch
     assert encoder.meta.image.std[0] == case.std
     inner = innermost(tree, case.nest)
     state = {k.removeprefix(case.prefix): v for k, v in inner.items() if k.startswith(case.prefix)}
@@ -171,7 +175,7 @@ def dino_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     teacher = {k.removeprefix("state/"): v for k, v in golden("dino_vit").items() if k.startswith("state/")}
     head = {"head.mlp.0.weight": torch.zeros(4, 16), "head.last_layer.weight_g": torch.ones(8, 1)}
-    held = {
+    content = {
         "student": {f"module.backbone.{k}": v + 0.1 for k, v in teacher.items()}
         | {f"module.{k}": v for k, v in head.items()},
         "teacher": {f"backbone.{k}": v for k, v in teacher.items()} | head,
@@ -180,14 +184,14 @@ def dino_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "args": argparse.Namespace(arch="vit_tiny", lr=5e-4),
         "dino_loss": {"center": torch.zeros(1, 8)},
     }
-    return saved(held, tmp_path_factory.mktemp("dino") / "checkpoint.pth")
+    return saved(content, tmp_path_factory.mktemp("dino") / "checkpoint.pth")
 
 
 @torch.no_grad()
 def test_a_run_of_dino_gives_dinos_own_features_at_every_size(dino_run: Path) -> None:
     told = golden("dino_vit")
-    encoder, taken = import_file(dino_run, Wishes(heads=2))
-    assert taken.layout.name == "dino_full" and encoder.spec.backbone.position == "dino"
+    encoder, extracted = import_file(dino_run, ImportOptions(heads=2))
+    assert extracted.layout.name == "dino_full" and encoder.spec.backbone.position == "dino"
     assert read_foreign(dino_run).values["args.lr"] == 5e-4
     for size in ("native", "small", "wide"):
         torch.testing.assert_close(
@@ -198,7 +202,7 @@ def test_a_run_of_dino_gives_dinos_own_features_at_every_size(dino_run: Path) ->
 @torch.no_grad()
 def test_the_branch_is_the_authors_unless_another_is_asked_for(dino_run: Path) -> None:
     x = golden("dino_vit")["native/x"]
-    found = {b: import_file(dino_run, Wishes(heads=2, branch=b))[0] for b in ("auto", "online", "momentum")}  # type: ignore[arg-type]
+    found = {b: import_file(dino_run, ImportOptions(heads=2, branch=b))[0] for b in ("auto", "online", "momentum")}  # type: ignore[arg-type]
     assert torch.equal(found["auto"].backbone(x).pooled, found["momentum"].backbone(x).pooled)
     assert not torch.allclose(found["auto"].backbone(x).pooled, found["online"].backbone(x).pooled, atol=0.1)
     assert found["online"].meta.imported.branch == "student (online)"
@@ -206,14 +210,37 @@ def test_the_branch_is_the_authors_unless_another_is_asked_for(dino_run: Path) -
 
 
 def test_mae_is_known_by_its_decoder_and_its_encoder_by_its_positions(tmp_path: Path) -> None:
+    two_heads = ImportOptions(heads=2)
     state = {k.removeprefix("state/"): v for k, v in golden("mae").items() if k.startswith("state/")}
-    whole, taken = import_file(saved({"model": state, "epoch": 3}, tmp_path / "checkpoint-3.pth"), Wishes(heads=2))
-    assert (taken.layout.name, taken.prefix) == ("mae_full", "model.")
-    assert {"model.decoder_blocks", "model.mask_token", "model.decoder_pred"} <= set(taken.left)
+    whole, extracted = import_file(saved({"model": state, "epoch": 3}, tmp_path / "checkpoint-3.pth"), two_heads)
+    assert (extracted.layout.name, extracted.prefix) == ("mae_full", "model.")
+    assert {"model.decoder_blocks", "model.mask_token", "model.decoder_pred"} <= set(extracted.left_over)
     encoder = {k: v for k, v in state.items() if not k.startswith(("decoder", "mask"))}
-    alone, taken = import_file(saved({"model": encoder}, tmp_path / "mae.pth"), Wishes(heads=2))
-    assert taken.layout.name == "mae_encoder" and alone.meta.sha256 == whole.meta.sha256
+    alone, extracted = import_file(saved({"model": encoder}, tmp_path / "mae.pth"), two_heads)
+    assert extracted.layout.name == "mae_encoder" and alone.meta.sha256 == whole.meta.sha256
     encoder["pos_embed"] = sincos_positions((4, 4), 16)
-    assert import_file(saved({"model": encoder}, tmp_path / "v3.pth"), Wishes(heads=2))[1].layout.name == "mocov3_deit"
+    assert import_file(saved({"model": encoder}, tmp_path / "v3.pth"), two_heads)[1].layout.name == "mocov3_deit"
     encoder["pos_embed"] = torch.randn(1, 17, 16)
-    assert import_file(saved({"model": encoder}, tmp_path / "vit.pth"), Wishes(heads=2))[1].layout.name == "timm_vit"
+    assert import_file(saved({"model": encoder}, tmp_path / "vit.pth"), two_heads)[1].layout.name == "timm_vit"
+
+
+SPEC = BackboneSpec(arch="resnet18", args={"channels": [4, 4, 8, 8], "layers": [1, 1, 1, 1]})
+IMAGE = ImageSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+
+
+def loaded(seed: int, **source: str) -> LoadedEncoder:
+    torch.manual_seed(seed)
+    backbone = build_backbone(SPEC, 32)
+    return as_loaded(backbone, SPEC, IMAGE, Imported(layout="timm", **source), Path("a.pth"), ["a note"])
+
+
+def test_what_nobody_knows_is_called_unknown() -> None:
+    encoder = loaded(0)
+    assert encoder.meta.step == 0 and encoder.meta.data.name == "unknown" and encoder.meta.data.images is None
+    assert encoder.spec.method.name == "unknown" and loaded(0, method="dino").meta.method == "dino"
+    assert not encoder.backbone.training and encoder.notes == ["a note"]
+    assert encoder.meta.checked_spec(Path("a")).backbone == SPEC
+
+
+def test_its_sha256_is_that_of_its_weights() -> None:
+    assert loaded(0).meta.sha256 == loaded(0, name="other").meta.sha256 != loaded(1).meta.sha256

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from sslctl.cli.main import app
 from sslctl.errors import CheckpointError, SpecError
-from sslctl.exchange.imports.recognise import Wishes, import_file
+from sslctl.exchange.imports.recognise import ImportOptions, import_file
 
 from .files import LAYOUTS, Tree, filled, innermost, layout, nothing, saved
 from .test_recognise import CASES
@@ -90,11 +90,11 @@ def test_an_old_resnet_could_be_two_things_and_is_not_guessed(tmp_path: Path) ->
     with pytest.raises(CheckpointError, match="BYOL's converted from JAX, which pads otherwise") as e:
         import_file(path)
     assert "--layout torchvision" in e.value.hint and "--layout byol_converted" in e.value.hint
-    same, _ = import_file(path, Wishes(layout="byol_converted"))
-    plain, _ = import_file(path, Wishes(layout="torchvision"))
+    same, _ = import_file(path, ImportOptions(layout="byol_converted"))
+    plain, _ = import_file(path, ImportOptions(layout="torchvision"))
     assert (same.spec.backbone.padding, plain.spec.backbone.padding) == ("same", None)
     with pytest.raises(SpecError, match="--layout 'byol': unknown"):
-        import_file(path, Wishes(layout="byol"))
+        import_file(path, ImportOptions(layout="byol"))
 
 
 def test_numbers_that_are_none_and_integers_for_weights_are_refused(tmp_path: Path) -> None:

@@ -1,34 +1,30 @@
-"""Attention maps: DINO's visualisation to the last bit, any size and aspect, PNG files, broken images listed."""
+"""Attention maps: DINO's visualisation to the last bit, any size and aspect, any kind of network."""
 
 from __future__ import annotations
 
-import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from timm.models import VisionTransformer
 from torch import Tensor
 
 from sslctl.backbones import Backbone, attention, build_backbone
-from sslctl.data.decode import Pixels
-from sslctl.data.source import ArraySource, FileSource
+from sslctl.data.source import ArraySource
 from sslctl.errors import SpecError
 from sslctl.spec.schema import BackboneSpec
-from sslctl.visualize.maps.attention import Look, attention_maps, choose_kind, fit_area, mass_mask, upsample
-from sslctl.visualize.maps.pictures import PICTURES, output_names, parse_pictures, write_maps
-from sslctl.visualize.paint import black_white, blend, colour, dim, fit, frame, sheet
+from sslctl.visualize.maps.attention import MapOptions, attention_maps, choose_kind, fit_area, mass_mask, upsample
+from sslctl.visualize.maps.pictures import PICTURES, write_maps
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 RNG = np.random.default_rng(0)
 
 
-def looking(size: int, kind: str = "attention", block: int = -1, share: float = 0.6) -> Look:
-    return Look(kind, size, MEAN, STD, block, share)
+def looking(size: int, kind: str = "attention", block: int = -1, share: float = 0.6) -> MapOptions:
+    return MapOptions(kind, size, MEAN, STD, block, share)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +100,7 @@ def test_an_image_of_the_right_area_gives_the_authors_maps_pixel_for_pixel(heigh
     weights, expected = load_file(GOLDEN / "dino_vit.safetensors"), load_file(GOLDEN / "dino_maps.safetensors")
     y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
     image = ((3 * y + 5 * x * (c + 1) + y * x // 7) % 256).astype(np.uint8)
-    look = Look("attention", round((height * width) ** 0.5), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    look = MapOptions("attention", round((height * width) ** 0.5), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     maps = attention_maps(dino_vit(weights), image, look)
     assert np.array_equal(maps.image, image)
     name = f"{height}x{width}"
@@ -112,74 +108,6 @@ def test_an_image_of_the_right_area_gives_the_authors_maps_pixel_for_pixel(heigh
     torch.testing.assert_close(maps.heads, upsample(maps.raw, 8), rtol=0, atol=0)
     assert (maps.masks == upsample(expected[f"{name}/mask_0.6"].bool(), 8)).float().mean() > 0.999
     assert torch.equal(maps.union, maps.masks[0] | maps.masks[1])
-
-
-def test_a_folder_becomes_pictures_and_broken_images_a_list(vit: Backbone, tmp_path: Path) -> None:
-    (tmp_path / "in" / "deep").mkdir(parents=True)
-    names = ["a.jpg", "a.png", "deep/b c.webp", "bad.png", "wide.png"]
-    sizes = {"a.jpg": (40, 30), "a.png": (64, 64), "deep/b c.webp": (20, 90), "wide.png": (300, 10)}
-    for name, size in sizes.items():
-        Image.fromarray(RNG.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(tmp_path / "in" / name)
-    (tmp_path / "in" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    source = FileSource("in", str(tmp_path / "in"), names)
-    out = tmp_path / "out"
-    heard: list[tuple[int, int]] = []
-    written, failed = write_maps(vit, source, out, looking(32), raw=True, progress=lambda i, n: heard.append((i, n)))
-    assert [Path(f["image"]).name for f in failed] == ["bad.png"] and failed[0]["reason"]
-    assert heard == [(i, 5) for i in range(1, 6)]
-    kinds = ["head0", "head1", "mask0", "mask1", "mean", "overlay", "sheet", "union"]
-    stems = ["a.jpg", "a.png", "deep/b c", "wide"]
-    files = sorted(str(p.relative_to(out)) for p in out.rglob("*.png"))
-    assert files == sorted(f"{stem}_{kind}.png" for stem in stems for kind in kinds)
-    assert sorted(str(p.relative_to(out)) for p in out.rglob("*.npy")) == [f"{stem}.npy" for stem in stems]
-    assert [Path(f).exists() for entry in written for f in entry["files"]] == [True] * 36
-    expected = attention_maps(vit, source.read(0), looking(32))
-    height, width = expected.image.shape[:2]
-    assert (written[0]["size"], written[0]["grid"]) == ([height, width], list(expected.grid))
-    assert np.array_equal(np.load(out / "a.jpg.npy"), expected.raw.numpy())
-    for kind, painted in (("mean", colour(expected.mean.numpy())), ("mask1", black_white(expected.masks[1].numpy()))):
-        with Image.open(out / f"a.jpg_{kind}.png") as found:
-            assert np.array_equal(np.asarray(found), painted)
-
-
-def test_only_the_pictures_that_are_asked_for(vit: Backbone, tmp_path: Path) -> None:
-    source = ArraySource("two", RNG.integers(0, 256, (2, 24, 24, 3), dtype=np.uint8))
-    write_maps(vit, source, tmp_path, looking(24, "rollout"), pictures=parse_pictures("sheet, mean"))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        f"two_{i}_{kind}.png" for i in "01" for kind in ("mean", "sheet")
-    ]
-    with pytest.raises(SpecError, match="did you mean 'overlay'"):
-        parse_pictures("sheet,overly")
-
-
-class Counting(ArraySource):
-    """Knows how many of the images it gave are still held by somebody."""
-
-    alive = most = 0
-
-    def read(self, i: int) -> Pixels:
-        image = super().read(i)
-        self.alive += 1
-        self.most = max(self.most, self.alive)
-        weakref.finalize(image, self.gone)
-        return image
-
-    def gone(self) -> None:
-        self.alive -= 1
-
-
-def test_one_image_at_a_time_is_in_memory(vit: Backbone, tmp_path: Path) -> None:
-    source = Counting("many", RNG.integers(0, 256, (12, 24, 24, 3), dtype=np.uint8))
-    write_maps(vit, source, tmp_path, looking(24), pictures=["overlay"])
-    assert source.most <= 2 and source.alive <= 1  # the one before is let go when the next is there
-
-
-def test_output_names_stay_inside_and_differ(tmp_path: Path) -> None:
-    names = ["x.png", "x.jpg", "../up.png", "/etc/up.png", "a:b.png", "a?b.png", "plain.tar.png"]
-    found = output_names(FileSource("f", str(tmp_path), names))
-    assert found == ["x.png", "x.jpg", "up.png", "up.png_", "a_b.png", "a_b.png_", "plain.tar"]
-    array = ArraySource("demo set", np.zeros((2, 8, 8, 3), np.uint8))
-    assert output_names(array) == ["demo set_0", "demo set_1"]
 
 
 def test_a_convolutional_net_gives_a_saliency_of_the_same_shape(tmp_path: Path) -> None:
@@ -199,22 +127,3 @@ def test_a_convolutional_net_gives_a_saliency_of_the_same_shape(tmp_path: Path) 
     with pytest.raises(SpecError, match="--kind 'atention'"):
         choose_kind(net, "atention")
     assert set(PICTURES) > {"heads", "masks"}
-
-
-def test_colours_overlays_and_sheets() -> None:
-    ramp = np.linspace(0.2, 0.4, 12).reshape(3, 4)
-    painted = colour(ramp, "viridis")
-    assert painted[0, 0].tolist() == [68, 1, 84] and painted[-1, -1].tolist() == [253, 231, 37]  # both ends of viridis
-    assert np.array_equal(colour(ramp * 100, "viridis"), painted)
-    assert len(np.unique(colour(np.full((3, 4), 0.5)).reshape(-1, 3), axis=0)) == 1
-    image = np.full((3, 4, 3), 200, np.uint8)
-    assert blend(image, image * 0, 0.25)[0, 0].tolist() == [150] * 3
-    keep = np.eye(3, 4, dtype=bool)
-    assert dim(image, keep)[0, 0, 0] == 200 and dim(image, keep)[0, 1, 0] == 50
-    page = sheet([("a", image), ("b", painted), ("c", image)], 2)
-    assert page.shape == (2 * (3 + 4 + 14) + 4, 2 * (4 + 4) + 4, 3)
-    assert np.array_equal(page[18:21, 12:16], painted)
-    inside = fit(image, 8)
-    assert inside.shape == (8, 8, 3) and (inside[:1] == 255).all() and (inside[1:7] == 200).all()
-    framed = frame(np.full((6, 6, 3), 9, np.uint8), (1, 2, 3))
-    assert framed[1, 3].tolist() == [1, 2, 3] and (framed[2:4, 2:4] == 9).all()

@@ -10,13 +10,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from sslctl.data.decode import BadImage
 from sslctl.data.source import FileSource
 from sslctl.errors import DataError
-from sslctl.visualize.maps.attention import AttentionMaps, Look
+from sslctl.visualize.maps.attention import AttentionMaps, MapOptions
 from sslctl.visualize.maps.localisation import (
     BEST,
-    as_sharp,
     box,
     box_overlap,
     centre_prior,
@@ -24,15 +22,16 @@ from sslctl.visualize.maps.localisation import (
     gain,
     interval,
     jaccard,
-    judge,
     largest_part,
-    localise,
-    rows,
+    match_entropy,
+    score_image,
+    score_maps,
+    summarise,
 )
-from sslctl.visualize.maps.true_masks import Truth, objects_of
+from sslctl.visualize.maps.true_masks import TrueMasks, split_objects
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-LOOK = Look("attention", 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+LOOK = MapOptions("attention", 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 def maps_of(raw: torch.Tensor, stride: int = 1, share: float = 0.6) -> AttentionMaps:
@@ -42,18 +41,11 @@ def maps_of(raw: torch.Tensor, stride: int = 1, share: float = 0.6) -> Attention
 
 def test_jaccard_is_that_of_the_published_protocol() -> None:
     golden = load_file(GOLDEN / "jaccard_reference.safetensors")
-    objects = torch.from_numpy(objects_of(golden["mask"].numpy()))
+    objects = torch.from_numpy(split_objects(golden["mask"].numpy()))
     assert len(objects) == len(golden["objects"]) and 255 in golden["mask"]
     overlap = jaccard(golden["head_masks"].bool(), objects)
     torch.testing.assert_close(overlap.amax(0), golden["per_object_best"], rtol=1e-12, atol=0)
     torch.testing.assert_close(overlap.amax(0).mean(), golden["image_score"], rtol=1e-12, atol=0)
-
-
-def test_levels_of_a_mask_are_objects() -> None:
-    levels = np.array([[0, 1, 1, 7], [0, 255, 7, 7]])
-    assert objects_of(levels).astype(int).tolist() == [[[0, 1, 1, 0], [0, 0, 0, 0]], [[0, 0, 0, 1], [0, 0, 1, 1]]]
-    assert objects_of(np.array([[0, 255]])).tolist() == [[[False, True]]]
-    assert objects_of(np.zeros((2, 3))).shape == (0, 2, 3)
 
 
 def test_the_largest_part_and_its_box() -> None:
@@ -76,7 +68,7 @@ def test_every_number_of_one_image() -> None:
     good[1, 1] = 2.0
     objects = np.zeros((1, 8, 8), bool)
     objects[0, 2:6, 2:6] = True
-    found = judge(maps_of(torch.stack([bad, good]), stride=2, share=0.99), objects)
+    found = score_image(maps_of(torch.stack([bad, good]), stride=2, share=0.99), objects)
     assert found["head 0"] == {"jaccard": 0, "corloc": 0, "pointing": 0}
     assert found["head 1"] == {"jaccard": 1, "corloc": 1, "pointing": 1}
     assert found[BEST] == {"jaccard": 1}
@@ -84,11 +76,11 @@ def test_every_number_of_one_image() -> None:
     assert found["mean"]["pointing"] == 1
     two = np.concatenate([objects, np.zeros((1, 8, 8), bool)])
     two[1, :2, 6:] = True
-    both = judge(maps_of(torch.stack([bad, good]), stride=2, share=0.99), two)
+    both = score_image(maps_of(torch.stack([bad, good]), stride=2, share=0.99), two)
     assert both[BEST] == {"jaccard": 1} and both["head 0"] == {"jaccard": 0.5, "corloc": 1, "pointing": 1}
-    assert judge(maps_of(good[None]), np.zeros((0, 4, 4), bool)) == {}
+    assert score_image(maps_of(good[None]), np.zeros((0, 4, 4), bool)) == {}
     large = np.kron(objects[0], np.ones((3, 3), bool))[None]  # a mask finer than the map
-    assert judge(maps_of(torch.stack([bad, good]), stride=2, share=0.99), large) == found
+    assert score_image(maps_of(torch.stack([bad, good]), stride=2, share=0.99), large) == found
 
 
 def test_the_centre_prior_lies_in_the_middle_of_any_image() -> None:
@@ -109,17 +101,17 @@ def test_even_maps_are_made_as_sharp_as_others_by_a_factor_on_their_logits() -> 
 
     assert entropy(torch.ones(2, 6, 5)) == pytest.approx(torch.full((2,), np.log(30)))
     even, sharp = maps_of(0.7 * attention(0.1 * scores)), maps_of(attention(5 * scores))  # [CLS] keeps the rest
-    made = as_sharp(even, sharp).raw
+    made = match_entropy(even, sharp).raw
     torch.testing.assert_close(made, sharp.raw, rtol=1e-4, atol=1e-7)
-    back = as_sharp(sharp, even).raw
+    back = match_entropy(sharp, even).raw
     torch.testing.assert_close(back, even.raw / 0.7, rtol=1e-3, atol=0)
-    as_others = as_sharp(even, maps_of(attention(3 * other))).raw
+    as_others = match_entropy(even, maps_of(attention(3 * other))).raw
     assert float(entropy(as_others).mean()) == pytest.approx(float(entropy(attention(3 * other)).mean()), rel=1e-6)
     holes = torch.zeros(1, 6, 5)  # as of grad-cam, which leaves places out
     holes[0, 2, 1:3] = torch.tensor([1.0, 2.0])
     assert (
-        torch.isfinite(as_sharp(even, maps_of(holes)).raw).all()
-        and torch.isfinite(as_sharp(maps_of(holes), even).raw).all()
+        torch.isfinite(match_entropy(even, maps_of(holes)).raw).all()
+        and torch.isfinite(match_entropy(maps_of(holes), even).raw).all()
     )
 
 
@@ -132,28 +124,21 @@ def test_intervals_and_gains_are_over_images() -> None:
     a = {BEST: {"jaccard": [0.5, 0.7, 0.9]}}
     b = {BEST: {"jaccard": [0.4, 0.6, 0.8]}}
     assert gain(a, b) == pytest.approx((0.1, 0.1, 0.1))  # on the same images, so that what they share cancels
-    assert [row.name for row in rows(a)] == [BEST]
+    assert [row.name for row in summarise(a)] == [BEST]
 
 
-def test_masks_are_found_by_path_or_by_a_name_of_their_own(tmp_path: Path) -> None:
-    for folder in ("masks/a", "masks/b", "masks/c"):
-        (tmp_path / folder).mkdir(parents=True)
-    for name in ("a/1", "b/1", "c/only"):
-        Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "masks" / f"{name}.png")
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "masks" / "c" / "colour.png")
-    source = FileSource("in", str(tmp_path), ["a/1.jpg", "x/only.jpg", "x/1.jpg", "c/colour.jpg"])
-    truth = Truth(tmp_path / "masks")
-    pairs = truth.pairs(source)
-    assert [(i, str(p.relative_to(tmp_path / "masks"))) for i, p in pairs] == [
-        (0, "a/1.png"),
-        (1, "c/only.png"),
-        (3, "c/colour.png"),
-    ]
-    assert [Path(name).name for name in truth.missing] == ["1.jpg"]
-    assert truth.read(pairs[0][1]).shape == (1, 4, 4)
-    with pytest.raises(BadImage, match="has colours"):
-        truth.read(pairs[2][1])
-    with pytest.raises(DataError, match="none of its 4 masks is of in"):
-        truth.pairs(FileSource("in", str(tmp_path), ["z.jpg"]))
-    with pytest.raises(DataError, match="can be read"):  # masks are there, images are not
-        localise(source, truth, lambda image: {"prior": centre_prior(image, LOOK, 8)})
+def test_images_that_cannot_be_read_are_an_error_if_there_are_no_others(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "masks" / "a.png")
+    Image.fromarray(np.full((8, 8, 3), 9, np.uint8)).save(tmp_path / "b.png")
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "masks" / "b.png")
+
+    def prior(image: np.ndarray) -> dict[str, AttentionMaps]:
+        return {"prior": centre_prior(image, LOOK, 8)}
+
+    truth = TrueMasks(tmp_path / "masks")
+    with pytest.raises(DataError, match="none of its 1 images and masks can be read"):
+        score_maps(FileSource("in", str(tmp_path), ["a.jpg"]), truth, prior)
+    scores, failed = score_maps(FileSource("in", str(tmp_path), ["a.jpg", "b.png"]), truth, prior)
+    assert [Path(entry["image"]).name for entry in failed] == ["a.jpg"]
+    assert len(scores["prior"]["map"]["jaccard"]) == 1

@@ -17,7 +17,7 @@ from sslctl.data.source import ArraySource, FileSource
 from sslctl.errors import DataError
 from sslctl.spec.schema import BackboneSpec
 from sslctl.visualize.maps.attention import network_input
-from sslctl.visualize.maps.patch_pca import Basis, components, fit_basis, sight, write_pca
+from sslctl.visualize.maps.patch_pca import ColourBasis, feature_function, fit_basis, principal_components, write_pca
 
 
 def scene(seed: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ def scene(seed: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
 
 def test_components_are_those_of_scikit_learn() -> None:
     x = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)).double() * torch.arange(1, 7)
-    mean, axes, shares = components(x, 3)
+    mean, axes, shares = principal_components(x, 3)
     other = PCA(3).fit(x.numpy())
     assert np.allclose(mean, other.mean_) and np.allclose(shares, other.explained_variance_ratio_)
     assert np.allclose(np.abs(np.diagonal(axes.numpy() @ other.components_.T)), 1)
@@ -67,7 +67,7 @@ def test_a_folder_shares_one_basis_and_broken_images_are_listed(tmp_path: Path) 
     torch.manual_seed(0)
     args = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "reg_tokens": 2}
     net = build_backbone(BackboneSpec(arch="vit_tiny_patch16_224", args=args), 32).eval()
-    see = sight(net, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 32)
+    see = feature_function(net, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 32)
     written, failed, basis = write_pca(see, net.stride, source, tmp_path / "out", whole=True)
     assert [Path(f["image"]).name for f in failed] == ["bad.png"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_pca.png", "b_pca.png", "c_pca.png", "sheet.png"]
@@ -90,7 +90,7 @@ def test_what_is_ground_is_black(tmp_path: Path) -> None:
         return torch.from_numpy(image).permute(2, 0, 1), scene(0, 9, 9)[0]
 
     written, _, basis = write_pca(see, 4, ArraySource("two", array), tmp_path)
-    assert isinstance(basis, Basis) and written[0]["foreground"] == pytest.approx(25 / 81)
+    assert isinstance(basis, ColourBasis) and written[0]["foreground"] == pytest.approx(25 / 81)
     with Image.open(tmp_path / "two_0_pca.png") as painted:
         found = np.asarray(painted)
     assert not found[:8].any() and not found[:, 28:].any() and found[8:28, 8:28].any(-1).mean() > 0.95

@@ -15,11 +15,11 @@ from sslctl.backbones import Backbone, build_backbone
 from sslctl.errors import DataError, MachineError
 from sslctl.spec.schema import BackboneSpec
 from sslctl.visualize.maps import video
-from sslctl.visualize.maps.attention import Look, attention_maps
+from sslctl.visualize.maps.attention import MapOptions, attention_maps
 from sslctl.visualize.maps.video import ffmpeg, is_video, open_frames, write_film, write_video
 from sslctl.visualize.paint import blend, colour
 
-LOOK = Look("attention", 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+LOOK = MapOptions("attention", 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 @pytest.fixture(scope="module")

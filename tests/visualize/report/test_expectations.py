@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from sslctl.methods.resolve import resolve
-from sslctl.visualize.report.chart import draw, show, ticks
-from sslctl.visualize.report.expectations import READERS, ordered, read, trend
+from sslctl.visualize.report.expectations import READERS, read_curve, sort_keys, trend
 from sslctl.visualize.report.history import Point, read_history
 
 
@@ -34,23 +33,25 @@ def test_verdicts_are_those_of_the_figures(tmp_path: Path) -> None:
         tmp_path / "b", [{"std": 0.04, "rank": 1.2, "data_wait": 0.6, "target_entropy": 0.995, "loss": 8.0}] * 10
     )
     for key in ("std", "rank", "data_wait", "target_entropy"):
-        assert (read(key, healthy).verdict, read(key, sick).verdict) == ("good", "bad")
-    assert "40 of at most 99" in read("rank", healthy).now and "more --workers" in read("data_wait", sick).now
-    assert "50% below chance (ln K = 8.006)" in read("loss", healthy).now  # 3000 prototypes
+        assert (read_curve(key, healthy).verdict, read_curve(key, sick).verdict) == ("good", "bad")
+    assert (
+        "40 of at most 99" in read_curve("rank", healthy).now and "more --workers" in read_curve("data_wait", sick).now
+    )
+    assert "50% below chance (ln K = 8.006)" in read_curve("loss", healthy).now  # 3000 prototypes
     weak = run(tmp_path / "c", [{"std": 0.2, "rank": 5.0, "own": 1.0}] * 10, "moco-v2")
-    assert read("std", weak).verdict == read("rank", weak).verdict == "watch"
-    assert ordered({"own", "rank", "loss", "std"}) == ["loss", "std", "rank", "own"]
-    assert read("own", weak).title == "own"
+    assert read_curve("std", weak).verdict == read_curve("rank", weak).verdict == "watch"
+    assert sort_keys({"own", "rank", "loss", "std"}) == ["loss", "std", "rank", "own"]
+    assert read_curve("own", weak).title == "own"
 
 
 def test_an_old_queue_of_a_fast_teacher_is_told(tmp_path: Path) -> None:
     lines = [{"queue_age": float(i * 100)} for i in range(8)]
-    slow = read("queue_age", run(tmp_path / "a", lines, "moco-v2"))
+    slow = read_curve("queue_age", run(tmp_path / "a", lines, "moco-v2"))
     assert slow.verdict == "good" and "keeps 50% of itself" in slow.now  # 0.999 ** 700
     (tmp_path / "a" / "spec.yaml").write_text(
         (tmp_path / "a" / "spec.yaml").read_text().replace("base: 0.999", "base: 0.9")
     )
-    assert read("queue_age", read_history(tmp_path / "a")).verdict == "watch"
+    assert read_curve("queue_age", read_history(tmp_path / "a")).verdict == "watch"
 
 
 @pytest.mark.parametrize(
@@ -63,15 +64,4 @@ def test_a_trend_is_of_the_end_of_the_run(values: Any, word: str) -> None:
 def test_every_reader_survives_every_curve(tmp_path: Path) -> None:
     history = run(tmp_path / "a", [dict.fromkeys(READERS, 0.0)])
     for key in READERS:
-        assert read(key, history).normal and read(key, history).title
-
-
-def test_ticks_are_round_and_a_flat_curve_has_a_scale() -> None:
-    assert ticks(0.0, 1.0, 4) == [0.0, 0.5, 1.0] and ticks(3.1, 4.9, 4) == [3.5, 4.0, 4.5]
-    assert ticks(1.0, 1.0, 4) == [1.0]
-    flat = draw([("a", 0, [Point(1, 0.1, 0.0), Point(2, 0.2, 0.0)])], unit="%")
-    assert [label for _, label in flat.y_ticks] == ["0 %", "50 %", "100 %"]
-    far = draw([("a", 0, [Point(1, 0.1, 1.0), Point(2, 0.2, 1.1)])], [(9.0, "far"), (1.15, "near")])
-    assert [mark.label for mark in far.marks] == ["near"]
-    assert [show(v, "%") for v in (0.0, 0.0012, 0.034, 0.5)] == ["0 %", "0.12 %", "3.4 %", "50 %"]
-    assert [show(v) for v in (0.00004, 4.87654, 1234.5, 2e6)] == ["4e-05", "4.877", "1234", "2e+06"]
+        assert read_curve(key, history).normal and read_curve(key, history).title

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sslctl.errors import CheckpointError
-from sslctl.visualize.report.history import MOST, Point, read_history, thinned
+from sslctl.visualize.report.history import MAX_POINTS, Point, read_history, short_names, thin
 
 
 def run(path: Path, lines: list[dict[str, Any]], sessions: list[dict[str, Any]] = (), spec: object = None) -> Path:  # type: ignore[assignment]
@@ -32,9 +32,7 @@ def test_every_number_becomes_a_curve(tmp_path: Path) -> None:
         "loss": [Point(1, 0.5, 1.0), Point(2, 1.0, 0.5), Point(3, 1.5, 1 / 3)],
         "probe_knn": [Point(4, 2.0, 0.5)],
     }
-    assert (
-        history.latest("health") == "learning" and history.latest("nothing", "else") == "else" and history.name == "a"
-    )
+    assert history.latest("health") == "learning" and history.latest("nothing", "else") == "else"
 
 
 def test_the_newest_session_and_how_it_ended(tmp_path: Path) -> None:
@@ -71,6 +69,15 @@ def test_long_curves_keep_their_ends_and_extremes() -> None:
     curve = [Point(i, i / 10, float(i % 7)) for i in range(10_000)]
     curve[1234] = Point(1234, 123.4, 99.0)
     curve[4321] = Point(4321, 432.1, -99.0)
-    few = thinned(curve)
-    assert len(few) <= MOST + 2 and few == sorted(few) and {curve[0], curve[-1], curve[1234], curve[4321]} <= set(few)
-    assert thinned(curve[:MOST]) == curve[:MOST]
+    few = thin(curve)
+    assert (
+        len(few) <= MAX_POINTS + 2
+        and few == sorted(few)
+        and {curve[0], curve[-1], curve[1234], curve[4321]} <= set(few)
+    )
+    assert thin(curve[:MAX_POINTS]) == curve[:MAX_POINTS]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    paths = [tmp_path / "a", tmp_path / "b", tmp_path / "other" / "a"]
+    assert short_names(paths) == [str(paths[0]), "b", str(paths[2])]

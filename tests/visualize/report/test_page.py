@@ -19,8 +19,7 @@ from sslctl.engine.loop import train
 from sslctl.runs import checkpoint
 from sslctl.runs.directory import Run
 from sslctl.runtime.stop import StopRequest
-from sslctl.visualize.maps.over_time import FILE, SHARES, read
-from sslctl.visualize.report.history import Point, thinned
+from sslctl.visualize.maps.over_time import FILE, SHARES, read_maps
 from sslctl.visualize.report.page import write_report
 
 from ...browser import Browser
@@ -104,8 +103,10 @@ def test_a_browser_draws_it_without_an_error_and_without_the_network(folder: Pat
     with Browser() as browser:
         for page, curves in ((folder / "swav" / "report.html", 1), (both, 2)):
             browser.open(page)
-            told = [browser.said(m) for m in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")]
-            assert told == [[], [], []]
+            messages = [
+                browser.said(m) for m in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+            ]
+            assert messages == [[], [], []]
             addresses = [e["request"]["url"] for e in browser.said("Network.requestWillBeSent")]
             assert [a for a in addresses if not a.startswith("data:")] == [page.resolve().as_uri()]
             assert browser.run("document.title").endswith("sslctl")
@@ -133,7 +134,7 @@ def test_a_browser_draws_it_without_an_error_and_without_the_network(folder: Pat
 
 
 def test_maps_of_the_same_images_are_kept_as_training_goes_on(folder: Path) -> None:
-    glimpse = read(folder / "swav" / FILE)
+    glimpse = read_maps(folder / "swav" / FILE)
     assert glimpse is not None
     assert sorted(glimpse.maps) == sorted({round(share * 6) for share in SHARES})
     first, last = glimpse.maps[0], glimpse.maps[6]
@@ -157,7 +158,7 @@ def test_what_fails_in_a_report_fails_no_training(
         raise RuntimeError("no paper")
 
     monkeypatch.setattr("sslctl.visualize.report.page.render", broken)
-    monkeypatch.setattr("sslctl.visualize.maps.over_time.look", broken)
+    monkeypatch.setattr("sslctl.visualize.maps.over_time.mean_maps", broken)
     done = call("pretrain", "--spec", folder / "dino.yaml", "--out", tmp_path / "run")
     assert done.exit_code == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if line.startswith("warning")]
@@ -191,11 +192,3 @@ def test_maps_come_from_the_checkpoints_where_none_were_kept(folder: Path, tmp_p
     assert write_report([run], run / "report.html") == []
     text = (run / "report.html").read_text()
     assert [text.count(f"step {at}</figcaption>") for at in (2, 4, 6)] == [0, 6, 6]
-
-
-def test_a_long_curve_keeps_its_ends_and_extremes() -> None:
-    curve = [Point(i, i / 10, float(i % 7)) for i in range(9999)]
-    curve[5000] = Point(5000, 500.0, -50.0)
-    kept = thinned(curve)
-    assert len(kept) <= 402 and kept[0] == curve[0] and kept[-1] == curve[-1] and curve[5000] in kept
-    assert [p.step for p in kept] == sorted({p.step for p in kept})
