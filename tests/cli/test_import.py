@@ -98,7 +98,7 @@ def test_features_that_differ_are_an_error_and_leave_nothing(
     right = import_parity.formulas.resnet
     monkeypatch.setattr(import_parity.formulas, "resnet", lambda *words: right(*words) * 1.001)
     done = call("import", moco, "--out", tmp_path / "x.safetensors")
-    assert done.exit_code == 4 and "gives other features than sslctl" in done.stderr
+    assert done.exit_code == 4 and "and sslctl give different features" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -197,7 +197,7 @@ def test_inspect_knows_runs_checkpoints_weights_and_images(
     assert pictures == known | {"kind": "images", "images": 20, "classes": 2}
     torch.save({"linear.weight": torch.ones(3, 4)}, tmp_path / "linear.pth")
     head = result("inspect", tmp_path / "linear.pth")
-    assert head["kind"] == "tensors" and "a linear classifier alone" in head["reason"]
+    assert head["kind"] == "tensors" and "only a linear classifier" in head["reason"]
     text = call("inspect", moco)
     assert "what        MoCo v1 (moco_v1)" in text.stdout and "state_dict.encoder_k (122)" in text.stdout
 

@@ -78,7 +78,7 @@ def test_weights_of_another_tool_are_recognised(tmp_path: Path) -> None:
 def test_tensors_without_a_known_encoder_say_why(tmp_path: Path) -> None:
     torch.save({"a.conv.weight": torch.ones(2)}, tmp_path / "a.pth")
     found = inspect(tmp_path / "a.pth")
-    assert found["kind"] == "tensors" and "no encoder" in found["reason"]
+    assert found["kind"] == "tensors" and "no known encoder" in found["reason"]
     assert found["tensors"] == {"a.conv.weight": [[2], "float32"]}
 
 
@@ -105,9 +105,9 @@ def report(folder: Path, **files: str) -> dict[str, Any]:
 
 def test_an_export_is_known_by_its_report_and_changed_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "encoder.onnx").write_bytes(b"a graph")
-    said = report(tmp_path, **{"encoder.onnx": sha256(tmp_path / "encoder.onnx")})
+    content = report(tmp_path, **{"encoder.onnx": sha256(tmp_path / "encoder.onnx")})
     assert inspect(tmp_path) | {"path": "", "bytes": 0, "files": 0} == {
-        "kind": "export", "export": said, "changed": [], "path": "", "bytes": 0, "files": 0,
+        "kind": "export", "export": content, "changed": [], "path": "", "bytes": 0, "files": 0,
     }  # fmt: skip
     (tmp_path / "encoder.onnx").write_bytes(b"another")
     assert inspect(tmp_path)["changed"] == ["encoder.onnx"]
@@ -116,5 +116,5 @@ def test_an_export_is_known_by_its_report_and_changed_files_are_named(tmp_path: 
 @pytest.mark.parametrize("content", ["{", "[]", '{"files": []}', '{"files": 3}'])
 def test_a_broken_report_is_no_export(content: str, tmp_path: Path) -> None:
     (tmp_path / "parity.json").write_text(content)
-    with pytest.raises(CheckpointError, match="neither a run nor weights nor images"):
+    with pytest.raises(CheckpointError, match="not a run, weights or images"):
         inspect(tmp_path)

@@ -42,11 +42,6 @@ class History:
     sessions: list[Record]  # lines of sessions.jsonl: starts, and ends with their state
     unreadable: int  # images
 
-    @property
-    def name(self) -> str:
-        """Return the name of the run's directory."""
-        return self.path.resolve().name
-
     @cached_property
     def curves(self) -> dict[str, Curve]:
         """Return the curve of every number in the metrics, each thinned to about ``MAX_POINTS`` points."""

@@ -90,7 +90,7 @@ def test_text_and_emptiness_are_no_weights(tmp_path: Path) -> None:
     save_file({k: v.contiguous() for k, v in list(resnet_state().items())[:9]}, tmp_path / "x.safetensors")
     whole = (tmp_path / "x.safetensors").read_bytes()
     (tmp_path / "x.safetensors").write_bytes(whole[:-100])
-    with pytest.raises(CheckpointError, match="no safetensors file, or a damaged one"):
+    with pytest.raises(CheckpointError, match="not a safetensors file, or damaged"):
         open_encoder(tmp_path / "x.safetensors")
 
 

@@ -97,7 +97,7 @@ def test_the_other_branch_can_be_asked_for_where_there_is_one(net: nn.Module, tm
     assert teacher.meta.imported.branch == "teacher (momentum)"
     assert torch.equal(teacher.backbone.net.conv1.weight, net.get_parameter("conv1.weight") + 0.1)
     single = saved(RESNET_FILES["torchvision"](net.state_dict()), tmp_path / "single.pth")
-    with pytest.raises(SpecError, match="--branch momentum: torchvision ResNet files hold one encoder alone"):
+    with pytest.raises(SpecError, match="--branch momentum: torchvision ResNet files contain a single encoder"):
         import_file(single, ImportOptions(branch="momentum"))
 
 
@@ -111,7 +111,7 @@ def test_layers_that_another_branch_has_are_missed(net: nn.Module, tmp_path: Pat
     content = RESNET_FILES["student_teacher"](net.state_dict())
     for key in [key for key in content["teacher"] if "layer3.0.bn2" in key]:
         del content["teacher"][key]
-    with pytest.raises(CheckpointError, match=r"missing: teacher\.backbone\.layer3\.0\.bn2\.weight, which is there"):
+    with pytest.raises(CheckpointError, match=r"missing: teacher\.backbone\.layer3\.0\.bn2\.weight, which exists"):
         import_file(saved(content, tmp_path / "file.pth"))
 
 
@@ -206,7 +206,7 @@ def test_torchvisions_vit_gives_torchvisions_features(tmp_path: Path) -> None:
 
 def test_heads_show_in_no_shape_and_a_cut_vit_has_to_be_vouched_for(vit: nn.Module, tmp_path: Path) -> None:
     path = saved(vit.state_dict(), tmp_path / "vit.pth")
-    assert "heads of attention show in no shape: 1 are assumed" in import_file(path)[0].notes[-1]
+    assert "attention heads: 1 are assumed" in import_file(path)[0].notes[-1]
     odd = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=11, num_classes=0)
     path = saved(odd.state_dict(), tmp_path / "odd.pth")
     with pytest.raises(

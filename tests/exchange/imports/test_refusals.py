@@ -70,10 +70,10 @@ def resnet_state() -> Tree:
 @pytest.mark.parametrize(
     ("held", "said"),
     [
-        ({"epoch": 3}, "holds no tensors, only epoch"),
-        ([torch.ones(2)], "holds a list, no dictionary"),
+        ({"epoch": 3}, "contains no tensors, only epoch"),
+        ([torch.ones(2)], "holds a list, not a dictionary"),
         ({"state_dict": {"linear.weight": torch.ones(10, 4), "linear.bias": torch.ones(10)}}, "names begin"),
-        ({"linear.weight": torch.ones(10, 4), "linear.bias": torch.ones(10)}, "a linear classifier alone"),
+        ({"linear.weight": torch.ones(10, 4), "linear.bias": torch.ones(10)}, "only a linear classifier"),
         ({"cls_attn_blocks.0.attn.qkv.weight": torch.ones(2)}, "an XCiT"),
         ({"a.conv.weight": torch.ones(2), "b": torch.ones(1)}, "its names begin a.conv.weight, b"),
         ({"resnet": {"net.0.0.weight": torch.ones(2)}, "head": {"layers.0.weight": torch.ones(2)}}, "SimCLR v2"),
@@ -87,7 +87,7 @@ def test_files_without_a_known_encoder_say_what_they_are(held: Any, said: str, t
 def test_an_old_resnet_could_be_two_things_and_is_not_guessed(tmp_path: Path) -> None:
     state = {k: v for k, v in resnet_state().items() if "num_batches_tracked" not in k}
     path = saved(state, tmp_path / "res50x1.pth")
-    with pytest.raises(CheckpointError, match="BYOL's converted from JAX, which pads otherwise") as e:
+    with pytest.raises(CheckpointError, match="BYOL's converted from JAX, which pads differently") as e:
         import_file(path)
     assert "--layout torchvision" in e.value.hint and "--layout byol_converted" in e.value.hint
     same, _ = import_file(path, ImportOptions(layout="byol_converted"))

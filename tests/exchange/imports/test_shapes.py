@@ -106,8 +106,8 @@ def test_depths_that_a_cut_file_leaves_are_refused() -> None:
     ("name", "shape", "message"),
     [
         ("patch_embed.proj.weight", (192, 3, 16, 8), "not square patches"),
-        ("patch_embed.proj.weight", (192, 16), "not one of 4 axes"),
-        ("pos_embed", (1, 200, 192), "no square of patches"),
+        ("patch_embed.proj.weight", (192, 16), "instead of 4 axes"),
+        ("pos_embed", (1, 200, 192), "not a square of patches"),
     ],
 )
 def test_shapes_of_no_vit_are_refused(name: str, shape: tuple[int, ...], message: str) -> None:
@@ -117,5 +117,5 @@ def test_shapes_of_no_vit_are_refused(name: str, shape: tuple[int, ...], message
 
 
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="192 is no multiple of 5"):
+    with pytest.raises(CheckpointError, match="192 is not a multiple of 5"):
         vit_spec(hollow("vit_tiny_patch16_224"), 5, "timm", None)

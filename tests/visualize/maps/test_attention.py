@@ -122,7 +122,7 @@ def test_a_convolutional_net_gives_a_saliency_of_the_same_shape(tmp_path: Path) 
     assert maps.stride == 8 and maps.grid == (-(-height // 8), -(-width // 8))
     files = write_maps(net, ArraySource("x", image[None]), tmp_path, looking(64, "activation"))[0][0]["files"]
     assert [Path(f).name for f in files] == [f"x_0_{kind}.png" for kind in ("mean", "union", "overlay", "sheet")]
-    with pytest.raises(SpecError, match="not that of a block"):
+    with pytest.raises(SpecError, match="not computed for a block"):
         attention_maps(net, image, looking(64, "grad-cam", block=2))
     with pytest.raises(SpecError, match="--kind 'atention'"):
         choose_kind(net, "atention")
