@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -22,10 +20,11 @@ from ..data.decode import BadImage
 from ..data.source import Source
 from ..errors import MachineError, SpecError
 from ..evaluate.features.extract import Features
+from .html import render_html
 from .maps.patch_pca import principal_components
 from .paint import fit_square
 
-HERE = Path(__file__).parent
+TEMPLATE = Path(__file__).with_name("projection.html")
 THUMB = 48  # px
 QUALITY = 80  # of the thumbnails' JPEG
 
@@ -76,15 +75,12 @@ def render_page(
         "thumb": THUMB,
         "columns": math.ceil(math.sqrt(len(unit))),
     }
-    script = (HERE / "projection.js").read_text("utf-8")
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("projection.html").render(
+    page = render_html(
+        TEMPLATE,
         title=title,
         about=about,
         data=data,
         sprite=base64.b64encode(thumbnails(source, features.index.tolist(), data["columns"], progress)).decode(),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     return page.encode()
 

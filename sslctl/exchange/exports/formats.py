@@ -114,3 +114,14 @@ def check_sizes(encoder: LoadedEncoder, native: bool = False) -> list[tuple[int,
         return [(size, size)]
     step = encoder.backbone.patch or 8
     return [(size, size), (size + 3 * step, size + 2 * step)]
+
+
+def small_stem_note(builder: str) -> str:
+    """Return the note on an encoder whose stem ``builder`` cannot build."""
+    stem = "the stem for small images (3x3, stride 1, no max-pooling)"
+    return f"{builder} cannot build {stem}: load these weights with the code in the card"
+
+
+def resizing_note(library: str, size: int) -> str:
+    """Return the note on position embeddings that ``library`` resizes differently."""
+    return f"{library} resizes position embeddings differently: features are equal at {size} px only"

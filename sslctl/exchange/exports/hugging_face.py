@@ -16,7 +16,7 @@ from ...errors import SpecError
 from ...files import write_atomically
 from ...runs.meta import ImageSpec
 from .card import encode_code, join_code
-from .formats import ExportJob, ExportResult, check_sizes
+from .formats import ExportJob, ExportResult, check_sizes, resizing_note, small_stem_note
 from .timm_folder import write_timm
 
 Config = dict[str, Any]
@@ -59,14 +59,9 @@ def write_hugging_face(job: ExportJob) -> ExportResult:
     code = join_code(load, _prepare(job.name), encode_code(f"net(pixel_values=x).{token}", f"(B, {backbone.dim})"))
     notes = []
     if small:
-        notes.append(
-            "AutoModel cannot build the stem for small images (3x3, stride 1, no max-pooling), so load these weights"
-            " with the code in the card"
-        )
+        notes.append(small_stem_note("AutoModel"))
     if backbone.is_vit:
-        notes.append(
-            f"transformers resizes position embeddings differently: features are equal at {image.size} px only"
-        )
+        notes.append(resizing_note("transformers", image.size))
     return ExportResult(code, check_sizes(job.encoder, native=backbone.is_vit), "transformers", notes=notes)
 
 

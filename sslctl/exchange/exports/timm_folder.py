@@ -15,7 +15,7 @@ from ...files import write_atomically
 from ...runs.encoder import LoadedEncoder
 from ...views.evaluation import SMALL
 from .card import encode_code, join_code
-from .formats import ExportJob, ExportResult, check_sizes
+from .formats import ExportJob, ExportResult, check_sizes, resizing_note, small_stem_note
 
 
 def write_timm(job: ExportJob) -> ExportResult:
@@ -38,12 +38,9 @@ def write_timm(job: ExportJob) -> ExportResult:
     write_atomically(job.path / "config.json", (json.dumps(config(encoder), indent=2) + "\n").encode())
     notes = []
     if backbone.stem == "small":
-        notes.append(
-            "timm.create_model cannot build the stem for small images (3x3, stride 1, no max-pooling) and refuses these"
-            " weights: load them with the code in the card"
-        )
+        notes.append(small_stem_note("timm.create_model"))
     if native:
-        notes.append(f"timm resizes position embeddings differently: features are equal at {size} px only")
+        notes.append(resizing_note("timm", size))
     code = join_code(_load(encoder, job.name), encode_code("net(x)", f"(B, {backbone.dim})"))
     return ExportResult(code, check_sizes(encoder, native), "timm", notes=notes)
 

@@ -18,7 +18,7 @@ from ...backbones.architecture import ANY_NET, ViTShape, resnet_shape, small_ste
 from ...errors import SpecError
 from ...files import write_atomically
 from .card import encode_code, join_code, prepare_code
-from .formats import ExportJob, ExportResult, check_sizes
+from .formats import ExportJob, ExportResult, check_sizes, small_stem_note
 
 _BLOCK = {
     "norm1": "ln_1",
@@ -56,10 +56,7 @@ def write_torchvision(job: ExportJob) -> ExportResult:
     )
     notes = []
     if backbone.stem == "small":
-        notes.append(
-            "torchvision has no stem for small images (3x3, stride 1, no max-pooling): load these weights with the code"
-            " in the card, which adds one"
-        )
+        notes.append(small_stem_note("torchvision"))
     if vit:
         notes.append(f"torchvision's ViT takes images of {image.size} px only")
     return ExportResult(code, check_sizes(encoder, native=vit), "torchvision", notes=notes)

@@ -97,11 +97,14 @@ def join_qkv(state: State) -> State:
         stem, _, kind = name.rpartition(".")
         words = ("query", "key", "value") if stem.endswith("query") else ("q", "k", "v")
         block = stem.rpartition(".")[0]
-        names = [f"{block}.{word}.{kind}" for word in words]
-        if missing := [one for one in names if one not in out]:
-            raise CheckpointError(f"a block's query, key or value is missing: {missing[0]}")
-        out[f"{block}.qkv.{kind}"] = torch.cat([out.pop(one) for one in names])
+        out[f"{block}.qkv.{kind}"] = _pop_joined(out, [f"{block}.{word}.{kind}" for word in words])
     return facebook_vit(out)
+
+
+def _pop_joined(state: State, names: list[str]) -> Tensor:
+    if missing := [name for name in names if name not in state]:
+        raise CheckpointError(f"a block's query, key or value is missing: {missing[0]}")
+    return torch.cat([state.pop(name) for name in names])
 
 
 def facebook_vit(state: State) -> State:
@@ -138,10 +141,7 @@ def hf_dinov3(state: State) -> State:
         out[name.replace(".mlp.fc1.", ".mlp.fc1_x.") if gated else name] = value
     for name in [name for name in out if name.endswith(".attn.q.weight")]:
         attn = name.removesuffix("q.weight")
-        parts = [f"{attn}{part}.weight" for part in "qkv"]
-        if missing := [part for part in parts if part not in out]:
-            raise CheckpointError(f"a block's query, key or value is missing: {missing[0]}")
-        out[f"{attn}qkv.weight"] = torch.cat([out.pop(part) for part in parts])
+        out[f"{attn}qkv.weight"] = _pop_joined(out, [f"{attn}{part}.weight" for part in "qkv"])
         for part in "qv":
             if f"{attn}{part}.bias" in out:
                 out[f"{attn}{part}_bias"] = out.pop(f"{attn}{part}.bias")

@@ -18,7 +18,7 @@ from ...errors import DataError
 from ..paint import Picture, fit_square, save_png, tile_sheet
 from .attention import fit_area, network_input, upsample
 from .over_time import evenly_spaced
-from .pictures import Entries, Failures, output_names
+from .pictures import Entries, Failures, read_images
 
 FIT_IMAGES = 100  # evenly spaced, that the basis is fitted on
 SHEET_IMAGES = 24
@@ -84,23 +84,18 @@ def write_pca(
     failed: Failures = []
     tiles: list[tuple[str, Picture]] = []
     on_sheet = set(evenly_spaced(source, SHEET_IMAGES))
-    for i, name in enumerate(output_names(source)):
-        try:
-            image, features = features_of(source.read(i))
-        except BadImage as e:
-            failed.append({"image": source.item_name(i), "reason": e.reason})
-        else:
-            keep = torch.ones(features.shape[1:], dtype=torch.bool) if whole else basis.foreground(features)
-            picture = paint_patches(basis, features, keep, stride, image)
-            path = save_png(picture, out / f"{name}_pca.png")
-            share = float(keep.float().mean())
-            entries.append({"image": source.item_name(i), "files": [str(path)], "foreground": share})
-            if i in on_sheet:
-                tiles += [
-                    (path.stem[-26:-4], fit_square(image.permute(1, 2, 0).numpy(), TILE)),
-                    ("", fit_square(picture, TILE, 0)),
-                ]
-        progress(i + 1, len(source))
+    for i, name, pixels in read_images(source, failed, progress):
+        image, features = features_of(pixels)
+        keep = torch.ones(features.shape[1:], dtype=torch.bool) if whole else basis.foreground(features)
+        picture = paint_patches(basis, features, keep, stride, image)
+        path = save_png(picture, out / f"{name}_pca.png")
+        share = float(keep.float().mean())
+        entries.append({"image": source.item_name(i), "files": [str(path)], "foreground": share})
+        if i in on_sheet:
+            tiles += [
+                (path.stem[-26:-4], fit_square(image.permute(1, 2, 0).numpy(), TILE)),
+                ("", fit_square(picture, TILE, 0)),
+            ]
     if tiles:
         save_png(tile_sheet(tiles, 8), out / "sheet.png")
     return entries, failed, basis

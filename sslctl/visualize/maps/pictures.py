@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from ...backbones import Backbone
-from ...data.decode import BadImage
+from ...data.decode import BadImage, Pixels
 from ...data.source import FileSource, Source, printable
 from ...errors import SpecError, closest
 from ...files import write_atomically
@@ -42,31 +42,38 @@ def write_maps(
     """
     entries: Entries = []
     failed: Failures = []
+    for i, name, image in read_images(source, failed, progress):
+        maps = attention_maps(backbone, image, options)
+        files = [
+            save_png(picture, _with_ending(out / name, f"_{kind}.png")) for kind, picture in paint_maps(maps, pictures)
+        ]
+        if raw:
+            files.append(_save_array(maps, _with_ending(out / name, ".npy")))
+        height, width = maps.image.shape[:2]
+        entries.append(
+            {
+                "image": source.item_name(i),
+                "files": [str(path) for path in files],
+                "grid": list(maps.grid),
+                "size": [height, width],
+                "stride": maps.stride,
+            }
+        )
+    return entries, failed
+
+
+def read_images(
+    source: Source, failed: Failures, progress: Callable[[int, int], None]
+) -> Iterator[tuple[int, str, Pixels]]:
+    """Yield position, output name and pixels of the readable images; append the others to ``failed``."""
     for i, name in enumerate(output_names(source)):
         try:
             image = source.read(i)
         except BadImage as e:
             failed.append({"image": source.item_name(i), "reason": e.reason})
         else:
-            maps = attention_maps(backbone, image, options)
-            files = [
-                save_png(picture, _with_ending(out / name, f"_{kind}.png"))
-                for kind, picture in paint_maps(maps, pictures)
-            ]
-            if raw:
-                files.append(_save_array(maps, _with_ending(out / name, ".npy")))
-            height, width = maps.image.shape[:2]
-            entries.append(
-                {
-                    "image": source.item_name(i),
-                    "files": [str(path) for path in files],
-                    "grid": list(maps.grid),
-                    "size": [height, width],
-                    "stride": maps.stride,
-                }
-            )
+            yield i, name, image
         progress(i + 1, len(source))
-    return entries, failed
 
 
 def parse_pictures(words: str) -> list[str]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +10,6 @@ from typing import Any
 
 import torch
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ...data.source import Source
 from ...errors import SslctlError
@@ -23,6 +19,7 @@ from ...runs.directory import differences
 from ...runs.encoder import LoadedEncoder, load_encoder
 from ...version import __version__
 from ..comparison import read_run
+from ..html import render_html
 from ..maps.over_time import FILE, MapHistory, fixed_images, mean_maps, read_maps, shrink
 from . import exhibits
 from .chart import Chart, make_chart
@@ -31,7 +28,7 @@ from .expectations import Reading, read_curve, sort_keys
 from .history import History, Record, read_history, short_names
 
 SECONDS = 15.0  # for reading and encoding images for neighbours
-HERE = Path(__file__).parent
+TEMPLATE = Path(__file__).with_name("report.html")
 VERDICTS = {"learning": "good", "weak": "watch", "stuck": "watch", "collapsed": "bad"}
 
 
@@ -85,8 +82,8 @@ def write_report(
 
 def render(views: Sequence[RunView]) -> str:
     """Render the page. Text from files is escaped; the page allows its own script, by hash, and no address."""
-    script, style = ((HERE / f"report.{kind}").read_text("utf-8") for kind in ("js", "css"))
-    return _template().render(
+    return render_html(
+        TEMPLATE,
         runs=views,
         panels=_panels(views),
         different=_different([view.history for view in views]),
@@ -94,19 +91,11 @@ def render(views: Sequence[RunView]) -> str:
             yaml.safe_dump(v.history.spec_yaml, sort_keys=False, allow_unicode=True) if v.history.spec_yaml else ""
             for v in views
         ],
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=style,
+        style=TEMPLATE.with_suffix(".css").read_text("utf-8"),
         version=__version__,
         time=time.strftime("%Y-%m-%d %H:%M"),
         gallery=exhibits.GALLERY,
     )
-
-
-@functools.cache
-def _template() -> Template:
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("report.html")
 
 
 def _panels(views: Sequence[RunView]) -> list[Panel]:
