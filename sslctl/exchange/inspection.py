@@ -54,11 +54,11 @@ def _export_report(path: Path) -> Facts:
     for report in (path / REPORT,) if is_folder else (path.with_name(REPORT), path.with_suffix(f".{REPORT}")):
         try:
             content = json.loads(report.read_text("utf-8"))
-            listed = {str(name): str(value) for name, value in content["files"].items()}
+            hashes = {str(name): str(value) for name, value in content["files"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-        if is_folder or path.name in listed:
-            changed = [name for name, value in listed.items() if sha256(report.parent / Path(name).name) != value]
+        if is_folder or path.name in hashes:
+            changed = [name for name, value in hashes.items() if sha256(report.parent / Path(name).name) != value]
             return {"export": content, "changed": changed}
     return {}
 

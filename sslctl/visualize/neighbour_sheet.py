@@ -44,7 +44,7 @@ def nearest(gallery: Features, queries: Features, rows: list[int], k: int) -> Ne
 
 
 def neighbour_entries(
-    near: Neighbours, gallery: Features, queries: Features, sources: tuple[Source, Source]
+    result: Neighbours, gallery: Features, queries: Features, sources: tuple[Source, Source]
 ) -> list[dict[str, Any]]:
     """Return name and class of each query and of its neighbours; ``sources`` belong to gallery and queries."""
     source, query_source = sources
@@ -62,7 +62,7 @@ def neighbour_entries(
                 for row, s in zip(rows, similarity, strict=True)
             ]
         }
-        for q, rows, similarity in zip(*near, strict=True)
+        for q, rows, similarity in zip(*result, strict=True)
     ]
 
 
@@ -73,7 +73,7 @@ def class_agreement(entries: list[dict[str, Any]]) -> float | None:
 
 
 def draw_neighbours(
-    near: Neighbours,
+    result: Neighbours,
     entries: list[dict[str, Any]],
     gallery: Features,
     queries: Features,
@@ -82,7 +82,7 @@ def draw_neighbours(
     """Draw a row for each query and its neighbours with their similarity, framed by whether classes agree."""
     source, query_source = sources
     tiles: list[tuple[str, Picture]] = []
-    for entry, q, rows in zip(entries, near.queries, near.rows, strict=True):
+    for entry, q, rows in zip(entries, result.queries, result.rows, strict=True):
         query = fit_square(query_source.read(int(queries.index[q])), TILE)
         tiles.append((entry.get("class", "image")[:15], query))
         for other, row in zip(entry["neighbours"], rows, strict=True):
@@ -90,4 +90,4 @@ def draw_neighbours(
             if "class" in entry and "class" in other:
                 tile = add_frame(tile, SAME if entry["class"] == other["class"] else OTHER)
             tiles.append((f"{other['similarity']:.2f} {other.get('class', '')}"[:15], tile))
-    return tile_sheet(tiles, 1 + near.rows.shape[1])
+    return tile_sheet(tiles, 1 + result.rows.shape[1])

@@ -41,7 +41,7 @@ def test_a_resnet_has_a_saliency_and_no_blocks(flags: Path, tmp_path: Path) -> N
     found = result("attn-map", resnet, flags / "red" / "0.png", "--out", tmp_path / "maps")
     assert found["kind"] == "grad-cam" and len(found["images"][0]["files"]) == 4
     for words, message in [
-        (("--block", "1"), "--kind grad-cam is not that of a block"),
+        (("--block", "1"), "--kind grad-cam is not computed for a block"),
         (("--kind", "attention"), "need a ViT"),
         (("--kind", "rolout"), "--kind 'rolout'"),
         (("--pictures", "heads,shet"), "did you mean 'sheet'"),
@@ -98,4 +98,4 @@ def test_moving_pictures_give_a_film(flags_vit: Path, tmp_path: Path) -> None:
     assert [Path(file).name for file in found["files"]] == ["a_attention.mp4"]
     (tmp_path / "b.mp4").write_bytes(b"no film")
     done = call("attn-map", flags_vit, tmp_path / "b.mp4", "--out", tmp_path / "out")
-    assert done.exit_code == 3 and "finds no film" in done.stderr
+    assert done.exit_code == 3 and "finds no video" in done.stderr

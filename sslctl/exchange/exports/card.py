@@ -24,7 +24,7 @@ def card(job: ExportJob, result: ExportResult, check: str, licence: str = UNKNOW
     Its one block of Python is ``result.code``; ``check`` says how the features were compared.
     """
     encoder = job.encoder
-    remarks = [result.more, *(f"Note: {note}." for note in (*encoder.notes, *result.notes))]
+    remarks = [result.remark, *(f"Note: {note}." for note in (*encoder.notes, *result.notes))]
     lines = [
         "---",
         yaml.safe_dump(_front(encoder, result, licence, scores), sort_keys=False, allow_unicode=True).rstrip(),

@@ -57,8 +57,10 @@ def write_detectron2(job: ExportJob) -> ExportResult:
         f"{build}net.load_state_dict(state)\nnet.eval()\n"
     )
     code = join_code(load, prepare_code(image), encode_code("net(x)", f"(B, {backbone.dim})"))
-    more = _config(job.name, shape, depth, image)
-    return ExportResult(code, check_sizes(encoder), "detectron2", more=more, checked_by="torchvision, in its own names")
+    remark = _config(job.name, shape, depth, image)
+    return ExportResult(
+        code, check_sizes(encoder), "detectron2", remark=remark, checked_by="torchvision, in its own names"
+    )
 
 
 def detectron2_state(backbone: Backbone) -> dict[str, Tensor]:

@@ -103,7 +103,7 @@ class ExportResult:
     library: str
     kind: Literal["torch", "numpy"] = "torch"
     notes: list[str] = field(default_factory=list)
-    more: str = ""  # Markdown for the card
+    remark: str = ""  # Markdown for the card
     checked_by: str = ""  # the library that runs the code, if it is another
 
 

@@ -142,7 +142,7 @@ def write_pt2(job: ExportJob) -> ExportResult:
     )
     prepare = prepare_code(job.encoder.meta.image, raw=job.preprocess)
     code = join_code(load, prepare, encode_code("net(x)", ", ".join(gives)))
-    return ExportResult(code, sizes, "pytorch", more=f"The graph takes {takes}, and gives {', '.join(gives)}.")
+    return ExportResult(code, sizes, "pytorch", remark=f"The graph takes {takes}, and gives {', '.join(gives)}.")
 
 
 def write_onnx(job: ExportJob) -> ExportResult:
@@ -193,5 +193,5 @@ def write_onnx(job: ExportJob) -> ExportResult:
         f"{prepare_code(image, 'numpy', job.preprocess)}\n\n"
         f"def encode(x):\n    return {result}  # {', '.join(gives)}\n\n\n{USAGE}"
     )
-    more = f"The graph (opset {OPSET}) takes `images`, {takes}, and gives {', '.join(gives)}."
-    return ExportResult(code, sizes, "onnx", "numpy", more=more)
+    remark = f"The graph (opset {OPSET}) takes `images`, {takes}, and gives {', '.join(gives)}."
+    return ExportResult(code, sizes, "onnx", "numpy", remark=remark)

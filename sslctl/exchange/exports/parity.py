@@ -44,10 +44,10 @@ class Parity:
     strangers: int  # images with another nearest neighbour by cosine, beyond the tolerance; a key of parity.json
 
     def __str__(self) -> str:
-        near = f"{self.strangers} nearest neighbours differ" if self.strangers else "the same nearest neighbours"
+        neighbours = f"{self.strangers} nearest neighbours differ" if self.strangers else "the same nearest neighbours"
         return (
             f"largest difference {self.absolute:.2g} ({self.relative:.2g} of the largest number), "
-            f"smallest cosine {self.cosine:.7f}, {near}"
+            f"smallest cosine {self.cosine:.7f}, {neighbours}"
         )
 
 
@@ -60,11 +60,11 @@ def compare(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], tolerance:
     worst = Parity(0.0, 0.0, 1.0, 0)
     if ours.keys() - theirs.keys():
         return Parity(float("inf"), float("inf"), -1.0, 0)
-    for name, mine in ours.items():
+    for name, value in ours.items():
         other = theirs[name]
-        if mine.shape != other.shape or not all(bool(torch.isfinite(x).all()) for x in (mine, other)):
-            return Parity(float("inf"), float("inf"), -1.0, len(mine))
-        a, b = mine.double().flatten(1), other.double().flatten(1)  # (B, D)
+        if value.shape != other.shape or not all(bool(torch.isfinite(x).all()) for x in (value, other)):
+            return Parity(float("inf"), float("inf"), -1.0, len(value))
+        a, b = value.double().flatten(1), other.double().flatten(1)  # (B, D)
         gap = (a - b).abs().amax(1)
         worst = Parity(
             max(worst.absolute, float(gap.max())),
@@ -151,8 +151,8 @@ def _spread_images(source: Source, count: int) -> list[Pixels]:
 
 def _different_neighbours(a: Tensor, b: Tensor, tolerance: float) -> int:
     ours, theirs = (F.normalize(x, dim=1) @ F.normalize(x, dim=1).T for x in (a, b))
-    for near in (ours, theirs):
-        near.fill_diagonal_(-2)
+    for similarity in (ours, theirs):
+        similarity.fill_diagonal_(-2)
     if len(a) < 2:
         return 0
     loss = ours.amax(1) - ours.gather(1, theirs.argmax(1, keepdim=True))[:, 0]

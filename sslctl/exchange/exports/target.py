@@ -56,11 +56,11 @@ class Target:
             existing = [name for name in (self.main, self.card, self.report) if os.path.lexists(self.home / name)]
         if not existing:
             return
-        listed = self.earlier_files()
+        earlier = self.earlier_files()
         for name in sorted(existing):
-            if name != self.report and name not in listed:
+            if name != self.report and name not in earlier:
                 raise SpecError(f"--out {self.out}: {name} already exists and is not an export of sslctl", HINT)
-            if name in listed and sha256(self.home / name) != listed[name]:
+            if name in earlier and sha256(self.home / name) != earlier[name]:
                 raise SpecError(f"--out {self.out}: {name} was changed since it was exported", HINT)
         if not force:
             raise SpecError(f"--out {self.out}: already exists", "give another name, or replace it with --force")

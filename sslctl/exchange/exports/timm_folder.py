@@ -71,9 +71,9 @@ def model_args(encoder: LoadedEncoder) -> dict[str, Any]:
         args |= {"dynamic_img_size": True}
         with torch.device("meta"):
             plain = timm.create_model(encoder.spec.backbone.arch, pretrained=False, num_classes=0, **args)
-        own = pooling(encoder.backbone)
-        if own["global_pool"] != plain.global_pool:
-            args |= own
+        pool = pooling(encoder.backbone)
+        if pool["global_pool"] != plain.global_pool:
+            args |= pool
     return args
 
 

@@ -83,8 +83,8 @@ def resnet_code(backbone: Backbone, arch: str) -> str:
     ):
         raise SpecError(f"torchvision has no ResNet of these sizes: {difference}", ANY_NET)
     else:
-        more = "".join(f", {key}={value}" for key, value in options.items())
-        call = f"models.resnet.ResNet(models.resnet.{block}, {shape.depths}{more})"
+        arguments = "".join(f", {key}={value}" for key, value in options.items())
+        call = f"models.resnet.ResNet(models.resnet.{block}, {shape.depths}{arguments})"
     return f"net = {call}\nnet.fc = nn.Identity()\n" + (small_stem_code(backbone) if shape.small else "")
 
 

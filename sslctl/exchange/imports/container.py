@@ -84,9 +84,9 @@ def _load(path: Path, zipped: bool) -> Any:
 
 
 def _refused(path: Path, reason: str, zipped: bool) -> CheckpointError:
-    wanted = re.search(r"(?:GLOBAL|class|global:?) [`']?((?:\w+\.)+\w+)", reason)
-    if "eights" in reason and wanted:
-        name = wanted[1]
+    match = re.search(r"(?:GLOBAL|class|global:?) [`']?((?:\w+\.)+\w+)", reason)
+    if "eights" in reason and match:
+        name = match[1]
         hint = next((text for word, text in REMEDIES.items() if word in name), "")
         return CheckpointError(
             f"{path}: a pickle that needs {name}; only tensors and plain values are read, no code is run",

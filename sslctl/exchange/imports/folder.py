@@ -52,8 +52,8 @@ def import_folder(path: Path, options: ImportOptions | None = None) -> tuple[Loa
 
 def _import_timm(file: ForeignFile, config: dict[str, Any], options: ImportOptions) -> tuple[LoadedEncoder, Extracted]:
     cfg, args = config.get("pretrained_cfg") or {}, dict(config.get("model_args") or {})
-    for own in ("img_size", "dynamic_img_size", "num_classes", "in_chans", "pretrained"):
-        args.pop(own, None)
+    for key in ("img_size", "dynamic_img_size", "num_classes", "in_chans", "pretrained"):
+        args.pop(key, None)
     layout = Layout("timm_folder", "timm's folder", HERE)
     layout = replace(layout, **_image_fields(cfg.get("mean"), cfg.get("std"), (cfg.get("input_size") or [0])[-1]))
     arch = str(config["architecture"])

@@ -133,7 +133,7 @@ def rotary_vit(s: State, x: Tensor, heads: int) -> Tensor:
 
     first = [weight("cls_token"), weight("storage_tokens", "reg_token")]
     t = torch.cat(
-        [one.expand(len(x), -1, -1) for one in first if one is not None] + [maps.flatten(2).transpose(1, 2)], 1
+        [token.expand(len(x), -1, -1) for token in first if token is not None] + [maps.flatten(2).transpose(1, 2)], 1
     )
     skip, depth = t.shape[1] - h * w, 0
     while f"blocks.{depth}.norm1.weight" in s:

@@ -183,7 +183,8 @@ BY_NAME = Naming("timm", ())  # for a model that the user names: any weight name
 def naming_of(names: list[str]) -> Naming | None:
     """Return the naming that ``names`` follow, None if it is not known."""
     return next(
-        (one for one in NAMINGS if all(any(re.match(mark, name) for name in names) for mark in one.marks)), None
+        (naming for naming in NAMINGS if all(any(re.match(mark, name) for name in names) for mark in naming.marks)),
+        None,
     )
 
 

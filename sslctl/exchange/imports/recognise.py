@@ -88,15 +88,15 @@ def find_layout(file: ForeignFile, requested: str | None, arch: str | None = Non
     """
     if requested is not None:
         names = [layout.name for layout in LAYOUTS]
-        layout = next((one for one in LAYOUTS if one.name == requested), None)
+        layout = next((entry for entry in LAYOUTS if entry.name == requested), None)
         if layout is None:
             raise SpecError(f"--layout '{requested}': unknown{closest(requested, names)}", f"one of {', '.join(names)}")
         fits = [n for n in layout.nests if any(begins(file.tensors, n + p) for p in layout.online + layout.momentum)]
         return layout, max(fits, key=len, default="")
-    known = recognise(file.tensors, file.top)
-    if known is None and arch is not None:
+    recognised = recognise(file.tensors, file.top)
+    if recognised is None and arch is not None:
         return Layout("timm_named", f"timm's {arch}", HERE), ""
-    return known if known is not None else (_fallback_layout(file), "")
+    return recognised if recognised is not None else (_fallback_layout(file), "")
 
 
 def build_encoder(
@@ -110,16 +110,16 @@ def build_encoder(
         backbone, spec, size = _build(state, layout, options, extracted.complete)
     except SslctlError as e:
         raise CheckpointError(f"{path}: read as {layout.title}: {e.message}", e.hint) from e
-    own = backbone.timm_state()
+    expected = backbone.timm_state()
     periods = state.pop(PERIODS, None)
     for name in extracted.tensors:
-        if (head := NOT_ENCODER.match(name)) and name not in own:
+        if (head := NOT_ENCODER.match(name)) and name not in expected:
             extracted.left_over.setdefault(extracted.prefix + head[0].rstrip("."), []).append(extracted.prefix + name)
             state.pop(name, None)
-    for name in own.keys() - state.keys():
+    for name in expected.keys() - state.keys():
         if name.endswith("num_batches_tracked"):  # old files lack it, and evaluation needs none
             state[name] = torch.zeros((), dtype=torch.int64)
-    refuse_mismatch(path, own, state, f"read as {layout.title}: {spec.arch}, its names after '{extracted.prefix}'")
+    refuse_mismatch(path, expected, state, f"read as {layout.title}: {spec.arch}, its names after '{extracted.prefix}'")
     backbone.load_timm_state({name: _copy(path, name, value) for name, value in state.items()}, assign=True)
     image = ImageSpec(size=size, mean=layout.mean, std=layout.std)
     source = Imported(file=path.name, **extracted.summary(), wrappers=file.wrappers)

@@ -200,32 +200,32 @@ def usual_heads(dim: int) -> int | None:
 def _nearest(target: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return timm's name with the fewest differences from ``target``, and these differences as arguments."""
     candidates: list[tuple[str, dict[str, Any]]] = []
-    known = set(timm.list_models("vit_*"))
+    models = set(timm.list_models("vit_*"))
     for size, (dim, depth, heads) in SIZES.items():
-        own = PLAIN | {"embed_dim": dim, "depth": depth, "num_heads": heads}
+        args = PLAIN | {"embed_dim": dim, "depth": depth, "num_heads": heads}
         for patch in (16, 8, 14, 32) if size != "giant" else ():  # timm's plain giant is another network
-            candidates.append((f"vit_{size}_patch{patch}_224", own | {"patch_size": patch}))
-        dinov2 = own | {"patch_size": 14, "init_values": 1e-5}
+            candidates.append((f"vit_{size}_patch{patch}_224", args | {"patch_size": patch}))
+        dinov2 = args | {"patch_size": 14, "init_values": 1e-5}
         if size == "giant":
             dinov2 |= {"swiglu": True, "mlp_ratio": 2 * 4096 / 1536}
         candidates.append((f"vit_{size}_patch14_dinov2", dinov2))
         candidates.append((f"vit_{size}_patch14_reg4_dinov2", dinov2 | {"reg_tokens": 4, "no_embed_class": True}))
     best = [
-        (name, {key: value for key, value in target.items() if value != own[key]})
-        for name, own in candidates
-        if name in known and own["swiglu"] == target["swiglu"]
+        (name, {key: value for key, value in target.items() if value != args[key]})
+        for name, args in candidates
+        if name in models and args["swiglu"] == target["swiglu"]
     ]
-    arch, args = min(best, key=lambda one: len(one[1]))
+    arch, args = min(best, key=lambda candidate: len(candidate[1]))
     return arch, args
 
 
 def _grid(tokens: int, target: dict[str, Any]) -> tuple[int, bool]:
     """Return the patches per side of the position grid, and whether prefix tokens have no positions."""
     prefix = int(target["class_token"]) + target["reg_tokens"]
-    for own in dict.fromkeys((prefix, 0)):
-        side = math.isqrt(max(0, tokens - own))
-        if side and side * side == tokens - own:
-            return side, own != prefix
+    for skipped in dict.fromkeys((prefix, 0)):
+        side = math.isqrt(max(0, tokens - skipped))
+        if side and side * side == tokens - skipped:
+            return side, skipped != prefix
     raise CheckpointError(f"pos_embed has {tokens} rows: not a square of patches plus {prefix} other tokens")
 
 

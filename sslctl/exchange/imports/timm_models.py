@@ -36,9 +36,9 @@ def open_by_name(name: str, pretrained: bool) -> LoadedEncoder:
         backbone = build_backbone(spec, size)
     notes = []
     if pretrained:
-        own = backbone.timm_state()
-        state = _pretrained(name, own)
-        refuse_mismatch(f"timm:{name}", own, state)
+        expected = backbone.timm_state()
+        state = _pretrained(name, expected)
+        refuse_mismatch(f"timm:{name}", expected, state)
         backbone.load_timm_state(state)
     else:
         notes.append(f"random:{name} has RANDOM weights (seed 0), without any training")
@@ -58,8 +58,8 @@ def _config(arch: str, name: str) -> dict[str, Any]:
     return PLAIN if cfg is None else dict(cfg.to_dict())
 
 
-def _pretrained(name: str, own: Collection[str]) -> dict[str, torch.Tensor]:
-    """Return the pretrained weights of timm's ``name`` whose names are in ``own``."""
+def _pretrained(name: str, expected: Collection[str]) -> dict[str, torch.Tensor]:
+    """Return the pretrained weights of timm's ``name`` whose names are in ``expected``."""
     hint = f"try again with a network, timm caches them; random:{name} for random weights"
     if not timm.is_model_pretrained(name):
         raise SpecError(f"timm:{name}: timm has no weights for it", hint.partition("; ")[2])
@@ -68,4 +68,4 @@ def _pretrained(name: str, own: Collection[str]) -> dict[str, torch.Tensor]:
     except Exception as e:  # the hub, the network and timm raise errors of many kinds
         reason = next(iter(str(e).strip().splitlines()), type(e).__name__)
         raise MachineError(f"timm:{name}: its weights cannot be fetched: {reason}", hint) from e
-    return {key: value for key, value in theirs.items() if key in own}
+    return {key: value for key, value in theirs.items() if key in expected}

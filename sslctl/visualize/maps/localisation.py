@@ -193,8 +193,8 @@ def interval(measure: str, values: Sequence[float]) -> tuple[float, float, float
 
 def gain(scores: ImageScores, other: ImageScores) -> tuple[float, float, float]:
     """Return by how much the best head's Jaccard exceeds that of ``other`` on the same images, with 95 % interval."""
-    mine, theirs = (np.array(part[BEST]["jaccard"]) for part in (scores, other))
-    return interval("jaccard", (mine - theirs).tolist())
+    values, baseline = (np.array(part[BEST]["jaccard"]) for part in (scores, other))
+    return interval("jaccard", (values - baseline).tolist())
 
 
 def _box_hits(part: Tensor, boxes: Sequence[Box]) -> bool:

@@ -24,7 +24,7 @@ class TrueMasks:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise DataError(f"--masks {folder}: not a folder", HINT)
+            raise DataError(f"--masks {folder}: no such folder", HINT)
         self.folder = folder
         paths = [Path(where) / name for where, _, names in os.walk(folder) for name in names]
         files = sorted(path for path in paths if path.suffix.lower() in ENDINGS)

@@ -101,11 +101,13 @@ def find_neighbours(encoder: LoadedEncoder, source: Source, device: torch.device
     """
     net, transform = encoder.backbone.to(device), encoder.transform()
     fixed = evenly_spaced(source, IMAGES)
-    rest = [i for i in np.random.default_rng(0).permutation(len(source))[: GALLERY + IMAGES].tolist() if i not in fixed]
+    others = [
+        i for i in np.random.default_rng(0).permutation(len(source))[: GALLERY + IMAGES].tolist() if i not in fixed
+    ]
     index: list[int] = []
     thumbnails: list[Tensor] = []
     parts: list[Tensor] = []
-    images = read_within(source, [*fixed, *rest[:GALLERY]], seconds)
+    images = read_within(source, [*fixed, *others[:GALLERY]], seconds)
     while batch := list(itertools.islice(images, BATCH)):
         pixels = torch.stack([transform.crop(image) for _, image in batch])
         index += [i for i, _ in batch]
@@ -119,10 +121,10 @@ def find_neighbours(encoder: LoadedEncoder, source: Source, device: torch.device
     positions = torch.tensor(index)
     labels = torch.full((len(index),), -1) if source.labels is None else torch.from_numpy(source.labels)[positions]
     features = Features(torch.cat(parts), labels, positions, source.classes, [], source.name, "")
-    near = nearest(features, features, list(range(sum(i in fixed for i in index))), NEAREST)
-    entries = neighbour_entries(near, features, features, (source, source))
+    neighbours = nearest(features, features, list(range(sum(i in fixed for i in index))), NEAREST)
+    entries = neighbour_entries(neighbours, features, features, (source, source))
     result.agreement = class_agreement(entries)
-    for entry, query, rows in zip(entries, near.queries, near.rows, strict=True):
+    for entry, query, rows in zip(entries, neighbours.queries, neighbours.rows, strict=True):
         label = entry.get("class")
         name = PurePath(entry["image"]).name if label is None else printable(label)
         strip = [picture(thumbnails[query], name)]

@@ -58,8 +58,8 @@ def trend(curve: Curve) -> str:
     return "level" if abs(change) <= 0.02 * spread else "falling" if change < 0 else "rising"
 
 
-def _status(curve: Curve, unit: str = "", more: str = "") -> str:
-    parts = [f"now {format_value(curve[-1].value, unit)}", more, trend(curve)]
+def _status(curve: Curve, unit: str = "", detail: str = "") -> str:
+    parts = [f"now {format_value(curve[-1].value, unit)}", detail, trend(curve)]
     return ", ".join(part for part in parts if part)
 
 
@@ -158,9 +158,9 @@ def _age(run: History, curve: Curve) -> Reading:
     normal = "steps since the oldest key was computed: rises while the queue fills, then level at queue / batch"
     now, verdict = _status(curve), ""
     if momentum is not None and momentum < 1:
-        kept = momentum**last
-        now = f"now {last:.0f} steps, over which the teacher keeps {kept:.0%} of itself"
-        verdict = "good" if kept > 0.2 else "watch"
+        share = momentum**last
+        now = f"now {last:.0f} steps, over which the teacher keeps {share:.0%} of itself"
+        verdict = "good" if share > 0.2 else "watch"
         normal += ". A fast teacher makes old keys inconsistent: it should keep most of itself over that time"
     return Reading("age of the queue's oldest key", normal, now, verdict)
 
@@ -199,8 +199,9 @@ def _simple(title: str, normal: str, unit: str = "") -> Callable[[History, Curve
 
 
 def _method(run: History) -> type[Method[Any]] | None:
-    known = run.spec is not None and run.spec.method.name in METHODS
-    return load_method(run.spec.method.name) if known and run.spec is not None else None
+    if run.spec is None or run.spec.method.name not in METHODS:
+        return None
+    return load_method(run.spec.method.name)
 
 
 def _momentum(run: History) -> float | None:

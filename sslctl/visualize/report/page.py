@@ -43,7 +43,7 @@ class RunView:
     verdict: str  # good, watch, bad, or empty
     word: str
     facts: list[tuple[str, str]]
-    shown: Exhibits
+    pictures: Exhibits
     readings: dict[str, Reading]  # by key
 
 
@@ -77,7 +77,7 @@ def write_report(
         for place, (history, name) in enumerate(zip(histories, short_names(paths), strict=True))
     ]
     write_atomically(out, render(views).encode())
-    return [f"{view.name}: {what}: {why}" for view in views for what, why in view.shown.missing.items()]
+    return [f"{view.name}: {part}: {why}" for view in views for part, why in view.pictures.missing.items()]
 
 
 def render(views: Sequence[RunView]) -> str:
@@ -176,10 +176,11 @@ def _gather(history: History, source: Source | None, device: torch.device, secon
     if maps is not None:
         exhibit.maps = attempt("maps", lambda: exhibits.paint_history(maps)) or []
     if images is not None and encoder is not None:
-        near = attempt("neighbours", lambda: exhibits.find_neighbours(encoder, images, device, seconds))
-        if near is not None:
-            exhibit.neighbours, exhibit.searched, exhibit.agreement = near.neighbours, near.searched, near.agreement
-            exhibit.missing |= near.missing
+        neighbours = attempt("neighbours", lambda: exhibits.find_neighbours(encoder, images, device, seconds))
+        if neighbours is not None:
+            exhibit.neighbours, exhibit.searched = neighbours.neighbours, neighbours.searched
+            exhibit.agreement = neighbours.agreement
+            exhibit.missing |= neighbours.missing
     return exhibit
 
 

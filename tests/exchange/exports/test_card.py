@@ -19,7 +19,7 @@ from sslctl.exchange.exports.scores import Score
 from sslctl.runs.meta import DataFacts, ImageSpec, Imported
 from tests.exchange.exports.encoders import code_in, encoder
 
-WRITTEN = ExportResult("x = 1\n", [(32, 32)], "timm", notes=["timm does otherwise"], more="A table follows")
+WRITTEN = ExportResult("x = 1\n", [(32, 32)], "timm", notes=["timm does otherwise"], remark="A table follows")
 
 IMAGE = ImageSpec(size=96, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 

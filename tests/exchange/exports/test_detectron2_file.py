@@ -44,7 +44,7 @@ def test_the_file_has_what_its_checkpointer_asks_for_and_the_card_leads_back(
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(names["encode"](x), ours.backbone(x).pooled, rtol=1e-5, atol=1e-6)  # type: ignore[operator]
-    config = yaml.safe_load(written.more.split("```yaml\n")[1].split("```")[0])["MODEL"]
+    config = yaml.safe_load(written.remark.split("```yaml\n")[1].split("```")[0])["MODEL"]
     assert config["RESNETS"]["DEPTH"] == 18 and config["RESNETS"]["RES2_OUT_CHANNELS"] == 64
     assert config["PIXEL_MEAN"] == [102.0, 127.5, 153.0] and config["PIXEL_STD"] == [51.0, 76.5, 102.0]
 

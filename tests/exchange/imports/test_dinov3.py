@@ -80,7 +80,7 @@ def test_its_periods_say_base_and_heads_and_may_be_rounded(tmp_path: Path) -> No
     encoder, _ = import_file(saved(state, tmp_path / "rounded.pth"))
     assert "rope_temperature" not in encoder.spec.backbone.args and "to bfloat16" in encoder.notes[0]
     state["rope_embed.periods"] = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    with pytest.raises(CheckpointError, match="not powers of one base"):
+    with pytest.raises(CheckpointError, match="not powers of a base"):
         import_file(saved(state, tmp_path / "other.pth"))
 
 

@@ -44,7 +44,7 @@ def test_masks_are_found_by_path_or_by_a_name_of_their_own(tmp_path: Path) -> No
 
 
 def test_a_damaged_mask_and_a_missing_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not a folder"):
+    with pytest.raises(DataError, match="no such folder"):
         TrueMasks(tmp_path / "masks")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
     with pytest.raises(BadImage, match=r"mask broken\.png cannot be read"):
