@@ -24,16 +24,17 @@ from sslctl.methods import METHODS
 
 HALF = "--multi-crop 2x16"
 ALONE = {
+    "mae": "",
     "rotnet": "--multi-crop 1x16 --epochs 10",
     "jigsaw": "",
     "cpc": "--multi-crop 1x24 --epochs 10",
     "supervised": "--multi-crop 1x16",
 }
-"""What is said instead for those that compare no views: RotNet sees each in four rotations; Jigsaw and CPC cut them."""
+"""Options of methods that compare no views: RotNet sees each in four rotations; MAE, Jigsaw and CPC cut them."""
 
 
 def sslctl(*words: object) -> dict[str, Any]:
-    """What a command prints as JSON. It runs in this process: to start one takes as long as some of the training."""
+    """Return what a command prints as JSON. It runs in this process: starting one takes as long as some training."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         code = app([*map(str, words), "--json", "--quiet"], standalone_mode=False)

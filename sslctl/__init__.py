@@ -14,8 +14,7 @@ from .errors import (
     SslctlError,
     Stopped,
 )
-
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 __all__ = [
     "CheckpointError",

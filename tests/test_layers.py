@@ -21,10 +21,10 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # From the ground up: a file imports only what stands before it, or its own package.
 ORDER = """
-    errors files schedule spec runtime data backbones layers views methods runs evaluate exchange engine visualize
-    profiling tasks cli __main__
+    version errors files schedule spec runtime data backbones layers views methods runs evaluate exchange engine
+    visualize profiling tasks cli __main__
 """.split()
-LIGHT = ["errors", "files", "schedule", "spec", "runtime.stop", "runs.sinks", "tasks"]
+LIGHT = ["version", "errors", "files", "schedule", "spec", "runtime.stop", "runs.sinks", "tasks"]
 HEAVY_TASKS = ["tasks.encoders", "tasks.evaluation", "tasks.session"]  # what other tasks import when they run
 HEAVY = {"torch", "torchvision", "timm", "numpy", "sklearn", "scipy", "matplotlib", "PIL", "safetensors"}
 CODE_FROM_FILES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}

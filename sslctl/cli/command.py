@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import __version__
 from ..errors import Exit, SpecError, SslctlError, ran_out_of_memory
 from ..tasks.feedback import Note
 from ..tasks.options import Option, flag, list_options
+from ..version import __version__
 from . import output
 
 ROOM = (

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import __version__
 from ..tasks import data as data_tasks
 from ..tasks import exchange, maps, similarity
 from ..tasks import report as reports
@@ -16,6 +15,7 @@ from ..tasks.finetune import finetune as finetune_task
 from ..tasks.knn import knn as knn_task
 from ..tasks.linear import linear_eval as linear_task
 from ..tasks.rank import rank as rank_task
+from ..version import __version__
 from . import bench, methods, output, pretrain
 from .attn_map import attn_map
 from .command import command

@@ -9,10 +9,10 @@ from typing import Any, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .. import __version__
 from ..errors import CheckpointError, SslctlError
 from ..spec.parsing import check_spec
 from ..spec.schema import SCHEMA, Spec
+from ..version import __version__
 from ..views.evaluation import EvalTransform
 
 HINT = "give a checkpoint that `sslctl pretrain` wrote"

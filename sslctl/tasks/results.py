@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from .. import __version__
+from ..version import __version__
 
 SCHEMA = 1
 Interval = tuple[float, float]

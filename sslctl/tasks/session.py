@@ -15,12 +15,12 @@ from typing import Any, Self
 
 import torch
 
-from .. import __version__
 from ..engine.setup import Training
 from ..errors import DivergedError, Exit, SslctlError, Stopped
 from ..runs.directory import Run
 from ..runs.sinks import Sinks
 from ..runtime import distributed
+from ..version import __version__
 from ..visualize.maps.over_time import Glimpses
 from .feedback import Feedback
 from .report import draw_report

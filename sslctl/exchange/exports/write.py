@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import __version__
 from ...errors import CheckpointError, SpecError
 from ...files import write_atomically
 from ...runs.encoder import LoadedEncoder
+from ...version import __version__
 from .card import UNKNOWN, card
 from .formats import Format, Order, Written
 from .graph import check_outputs, outputs

@@ -15,13 +15,13 @@ import torch
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from ... import __version__
 from ...data.source import Source
 from ...errors import SslctlError
 from ...files import write_atomically
 from ...runs.checkpoint import find
 from ...runs.directory import differences
 from ...runs.encoder import LoadedEncoder, load_encoder
+from ...version import __version__
 from ..comparison import read_run
 from ..maps.over_time import FILE, Glimpse, fixed_images, look, shown
 from ..maps.over_time import read as read_glimpses
