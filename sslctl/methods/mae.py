@@ -134,7 +134,7 @@ class Decoder(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, features: Features, order: Tensor) -> Tensor:
-        """``order`` (B, N): the visible patches first, in the order of ``features.patches`` (B, M, D)."""
+        """Decode, with ``order`` (B, N): visible patches first, in the order of ``features.patches`` (B, M, D)."""
         prefix, visible = features.prefix.shape[1], features.patches.shape[1]
         x = self.embed(torch.cat([features.prefix, features.patches], 1))  # (B, R + M, W)
         patches = self.mask_token.to(x.dtype).expand(*order.shape, -1)
