@@ -21,7 +21,7 @@ _FOREIGN = {f".{name}" for name in _FOREIGN_NAMES.split()}
 
 
 def open_folder(path: str, split: Split) -> FileSource:
-    """The images of the folder ``path``, or of its part ``split`` where it has parts.
+    """Open the images of the folder ``path``, or of its part ``split`` if it has parts.
 
     - *Parts*: a folder with both ``train`` (or ``training``) and ``val``, ``valid``, ``validation`` or ``test`` in it.
       Anything beside those two is left out.
@@ -47,7 +47,7 @@ def open_folder(path: str, split: Split) -> FileSource:
 
 
 def folder_parts(path: str) -> dict[Split, str] | None:
-    """The names of the sub-folders that are the train and the val part, or None."""
+    """Return the names of the subfolders that are the train and the val part, or None."""
     with os.scandir(path) as entries:
         folders = {entry.name for entry in entries if entry.is_dir()}
     train = next((name for name in TRAIN_FOLDERS if name in folders), None)
@@ -63,7 +63,7 @@ class Found(NamedTuple):
 
 
 def find_images(root: str) -> Found:
-    """Every image below ``root`` by its extension.
+    """List every image below ``root`` by its extension.
 
     A folder is visited once, however many links lead to it, and by its own name rather than by a link's.
     """

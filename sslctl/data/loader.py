@@ -37,7 +37,7 @@ class Batch:
 
 
 class Loader:
-    """The batches of steps ``start_step`` to before ``total_steps``; content and order do not depend on ``workers``.
+    """An iterator over the batches of steps ``start_step`` to ``total_steps``, whatever ``workers`` is.
 
     ``geometric(image, epoch, index)`` makes the crops of one image; sources that are in memory do without it and
     without workers, unless they are not to be handed over ``whole``. ``sizes`` of those crops, where they are squares,
@@ -96,11 +96,11 @@ class Loader:
 
     @property
     def processes(self) -> list[Any]:
-        """The loader processes that are running, as multiprocessing's objects."""
+        """Return the running loader processes."""
         return list(getattr(self._running, "_workers", []))
 
     def close(self) -> None:
-        """Ends the workers; those that are not done within GRACE seconds are killed, for they ignore SIGTERM."""
+        """End the workers; those that take longer than GRACE seconds are killed, for they ignore SIGTERM."""
         processes = self.processes
         running, self._running = self._running, None
         if not processes:
@@ -170,7 +170,7 @@ class Loader:
         return _batch(self.source, made.keys, made.used, crops, None, made.bad)
 
     def _start(self, loader: DataLoader[Any]) -> Iterator[Any]:
-        """Starts the workers. Their death shows at the next batch, not in a signal handler in the midst of anything."""
+        """Start the workers; a death shows at the next batch, not in a signal handler somewhere."""
         child = getattr(signal, "SIGCHLD", None)
         before = None if child is None else signal.getsignal(child)
         self._running = iter(loader)
@@ -179,7 +179,7 @@ class Loader:
         return iter(self._running)
 
     def _machine_error(self, e: Exception, reading: list[int]) -> MachineError | None:
-        """What the death of a worker looks like from here, in words; None where ``e`` is something else."""
+        """Return what the death of a worker looks like from here; None where ``e`` is something else."""
         lost, causes = [], set()
         patience = 0.0 if str(e).startswith("Caught ") else 0.2  # an exception in a worker, or a death of just now
         for worker, process in enumerate(self.processes):

@@ -89,12 +89,12 @@ class ViewPlan(NamedTuple):
 
     @property
     def resolution(self) -> int:
-        """The shorter side in px that an image needs, so that no crop of any view is enlarged."""
+        """Return the shorter side in px that an image needs so that no crop is enlarged."""
         return math.ceil(max(view.size / math.sqrt(view.scale[0] * min(view.ratio[0], 1)) for view in self.all))
 
 
 def plan_views(recipe: ViewRecipe, spec: ViewsSpec) -> ViewPlan:
-    """The views that ``spec`` asks for, with the recipe's values where it asks for none."""
+    """Return the views that ``spec`` asks for, with the recipe's values where it asks for none."""
     plan: CropPlan = parse_crops(spec.multi_crop or recipe.crops)
     changes: dict[str, object] = {
         "flip_p": spec.flip,
