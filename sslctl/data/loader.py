@@ -18,7 +18,7 @@ from .order import Key, StepKeys
 from .ring import BATCHES_AHEAD, Ring, make_ring
 from .source import Source
 from .unreadable import check_bad, nothing_readable
-from .workers import Geometric, Made, Reader, Tasks, as_is, start_worker
+from .workers import CroppedBatch, Geometric, Reader, Tasks, as_is, start_worker
 
 GRACE = 2.0
 """Seconds that workers have to end by themselves."""
@@ -70,7 +70,7 @@ class Loader:
             )
         self.whole = whole and source.array is not None
         if not self.whole and geometric is None:
-            raise ValueError("a source that is not in memory needs its crops made by geometric")
+            raise ValueError("a source that is not in memory needs `geometric` to crop its images")
         self.source, self.geometric, self.workers = source, geometric, workers
         self.fail_on_bad, self.sizes = fail_on_bad, sizes
         self.steps_per_epoch = len(source) // batch_size
@@ -149,25 +149,25 @@ class Loader:
         try:
             for _ in range(len(self.keys)):
                 try:
-                    made = next(batches)
+                    work = next(batches)
                 except (RuntimeError, OSError, EOFError) as e:
                     error = self._machine_error(e, reading.tolist())
                     if error is None:
                         raise
                     raise error from e
-                if isinstance(made, SslctlError):
-                    raise made
-                yield self._received(made, ring)
-                del made
+                if isinstance(work, SslctlError):
+                    raise work
+                yield self._received(work, ring)
+                del work
         finally:
             self.close()
 
-    def _received(self, made: Made, ring: Ring | None) -> Batch:
-        crops = made.crops
-        if made.place is not None:
+    def _received(self, work: CroppedBatch, ring: Ring | None) -> Batch:
+        crops = work.crops
+        if work.place is not None:
             assert ring is not None
-            crops = ring.lend(made.place)
-        return _batch(self.source, made.keys, made.used, crops, None, made.bad)
+            crops = ring.lend(work.place)
+        return _batch(self.source, work.keys, work.used, crops, None, work.bad)
 
     def _start(self, loader: DataLoader[Any]) -> Iterator[Any]:
         """Start the workers; a death shows at the next batch, not in a signal handler somewhere."""

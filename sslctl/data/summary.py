@@ -88,10 +88,10 @@ def _same(source: Source) -> list[list[int]]:
 
 def _groups(positions: Any, key: Callable[[int], Hashable]) -> list[list[int]]:
     """Return positions that share a key with another; unreadable ones share none."""
-    found: defaultdict[Hashable, list[int]] = defaultdict(list)
+    groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     for i in positions:
         try:
-            found[key(i)].append(i)
+            groups[key(i)].append(i)
         except (OSError, BadImage):
             continue
-    return [group for group in found.values() if len(group) > 1]
+    return [group for group in groups.values() if len(group) > 1]

@@ -22,7 +22,7 @@ Geometric = Callable[[np.ndarray, int, int], list[Tensor]]
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
-class Made(NamedTuple):
+class CroppedBatch(NamedTuple):
     """A batch on its way from a loader process; the crops lie at ``place`` in the ring, or are in ``crops``."""
 
     keys: list[Key]
@@ -51,7 +51,7 @@ class Reader(Dataset[Any]):
     def __init__(self, source: Source, geometric: Geometric, reading: Tensor, ring: Ring | None) -> None:
         self.source, self.geometric, self.reading, self.ring = source, geometric, reading, ring
 
-    def __getitems__(self, task: Task) -> Made | SslctlError:
+    def __getitems__(self, task: Task) -> CroppedBatch | SslctlError:
         place, keys = task
         worker = get_worker_info()
         mine = self.reading[worker.id if worker is not None else 0]
@@ -70,7 +70,7 @@ class Reader(Dataset[Any]):
         except SslctlError as e:  # as a value: torch would wrap it into a traceback
             return e
         mine.fill_(-1)
-        return Made(keys, used, bad, place, views if place is None else [])
+        return CroppedBatch(keys, used, bad, place, views if place is None else [])
 
 
 def as_is(batch: Any) -> Any:

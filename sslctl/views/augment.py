@@ -76,15 +76,15 @@ class Augment:
 
     def __call__(self, batch: Batch, device: torch.device) -> Views:
         """Return the views of ``batch`` on ``device``: float32 (B, 3, S, S), normalised."""
-        made: list[Tensor] = [torch.empty(0)] * len(self.plan.all)
+        done: list[Tensor] = [torch.empty(0)] * len(self.plan.all)
         images = None if batch.images is None else send(batch.images, device).contiguous()
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             for view, positions in self._alike.items():
                 for position, x in zip(positions, self._make(view, positions, batch, images, device), strict=True):
-                    made[position] = x
+                    done[position] = x
         n = len(self.plan.globals)
         labels = None if batch.labels is None else send(batch.labels, device)
-        return Views(made[:n], made[n:], send(batch.index, device), labels)
+        return Views(done[:n], done[n:], send(batch.index, device), labels)
 
     def _make(
         self, view: ViewSpec, positions: list[int], batch: Batch, images: Tensor | None, device: torch.device

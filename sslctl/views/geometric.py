@@ -36,12 +36,12 @@ def crop_boxes(
     w, h = np.take_along_axis(w, first, -1)[..., 0], np.take_along_axis(h, first, -1)[..., 0]
     top = np.floor(u[..., -2] * (height - h + 1))
     left = np.floor(u[..., -1] * (width - w + 1))
-    found = fits.any(-1)
-    if not found.all():
-        w = np.where(found, w, np.minimum(width, np.rint(height * ratio[..., 1])))
-        h = np.where(found, h, np.minimum(height, np.rint(width / ratio[..., 0])))
-        top = np.where(found, top, (height - h) // 2)
-        left = np.where(found, left, (width - w) // 2)
+    fitting = fits.any(-1)
+    if not fitting.all():
+        w = np.where(fitting, w, np.minimum(width, np.rint(height * ratio[..., 1])))
+        h = np.where(fitting, h, np.minimum(height, np.rint(width / ratio[..., 0])))
+        top = np.where(fitting, top, (height - h) // 2)
+        left = np.where(fitting, left, (width - w) // 2)
     return np.stack([top, left, h, w], -1).astype(np.int64)
 
 

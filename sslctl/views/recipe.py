@@ -105,7 +105,7 @@ def plan_views(recipe: ViewRecipe, spec: ViewsSpec) -> ViewPlan:
         "interpolation": spec.interpolation,
         "colour": spec.colour,
     }
-    asked = {key: value for key, value in changes.items() if value is not None}
+    overrides = {key: value for key, value in changes.items() if value is not None}
 
     def complete(view: ViewSpec, crops: Crops, scale: tuple[float, float] | None) -> ViewSpec:
         jitter = tuple(x * spec.jitter_strength for x in view.jitter)
@@ -115,7 +115,7 @@ def plan_views(recipe: ViewRecipe, spec: ViewsSpec) -> ViewPlan:
                 "size": crops.size,
                 "scale": crops.scale or scale or view.scale,
                 "jitter": (*jitter[:3], hue),
-                **asked,
+                **overrides,
             }
         )
 
