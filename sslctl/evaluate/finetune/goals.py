@@ -24,7 +24,7 @@ class Classes:
     key = "top1"  # of the score, in curves and results
 
     def targets(self, labels: Tensor) -> Tensor:
-        """Map labels (B,) to targets (B, C): 1 - smoothing on the class, the rest spread over all (arXiv 1512.00567)."""
+        """Map labels (B,) to targets (B, C): smoothed labels (arXiv 1512.00567)."""
         return F.one_hot(labels, self.outputs).float() * (1 - self.smoothing) + self.smoothing / self.outputs
 
     def loss(self, out: Tensor, target: Tensor) -> Tensor:
