@@ -59,7 +59,7 @@ def test_a_score_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [{}, [], "text", {**score(), "interval": 3}, {**score(), "protocol": []}])
 def test_what_is_no_score_is_refused(content: object, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"a\.json: no score of sslctl"):
+    with pytest.raises(SpecError, match=r"a\.json: not a score of sslctl"):
         of_files(encoder("resnet", 32), [saved(tmp_path / "a.json", content)])
     with pytest.raises(SpecError, match=r"gone\.json"):
         of_files(encoder("resnet", 32), [tmp_path / "gone.json"])
