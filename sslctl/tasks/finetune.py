@@ -116,8 +116,9 @@ def _train(
     start: Start,
 ) -> ClassScore | TargetsScore:
     """Train in the locked ``folder`` on one draw after the other, write the files, and return the result."""
-    from ..evaluate.finetune.training import Task, save
     from ..evaluate.finetune.training import finetune as tune
+    from ..evaluate.finetune.training import save
+    from ..evaluate.labelled_training import Task
     from ..files import write_atomically
     from ..runs.directory import locked
     from ..runs.meta import DataFacts

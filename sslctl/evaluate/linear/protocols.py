@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ...backbones import Backbone
 from ...data.source import Source
 from ...errors import DataError, DivergedError, SpecError, closest
-from ...schedule import Schedule, Step
+from ...schedule import Schedule
 from ..features.extract import Features, extract
 from ..features.stream import frozen
-from ..finetune.training import Task, crops, labelled_batches
+from ..labelled_training import LabelledBatches, Task
 from ..score import Score, judge, ranks, score
 from .logistic import split
 from .sgd_heads import Heads, Rule
@@ -160,13 +160,11 @@ def train(
     reader: Reader, images: Source, task: Task, protocol: Protocol, seed: int, report: Callable[[int, int], None]
 ) -> list[Heads]:
     """Return heads for each of ``reader.reads`` and each rate, trained in one pass over augmented ``images``."""
-    batch = min(protocol.batch_size, len(images))
-    per_epoch = len(images) // batch
-    total = max(1, round(protocol.epochs * per_epoch))
+    batches = LabelledBatches(images, task, protocol.batch_size, protocol.epochs, seed, protocol.interpolation)
     schedule = Schedule(
         base=1.0, shape=protocol.schedule, per_epoch=protocol.per_epoch, milestones=_milestones(protocol)
     )
-    factor = batch / 256 if protocol.scaled else 1.0
+    factor = batches.size / 256 if protocol.scaled else 1.0
     heads = [
         Heads(
             width,
@@ -180,15 +178,14 @@ def train(
         )
         for width in reader.widths
     ]
-    batches = labelled_batches(images, crops(task.image, protocol.interpolation), task, batch, total, seed)
     with frozen(reader), torch.no_grad():
-        for index, (x, labels) in enumerate(batches):
+        for step, x, labels in batches:
             with torch.autocast(task.device.type, task.dtype, enabled=task.dtype != torch.float32):
                 found = reader(x)
-            now = factor * schedule.at(Step(index, total, per_epoch))
+            now = factor * schedule.at(step)
             for head, part in zip(heads, reader.parts(found), strict=True):
                 head.step(part, labels, now)
-            report((index + 1) * batch, total * batch)
+            report(step.next.index * batches.size, step.total * batches.size)
     return heads
 
 

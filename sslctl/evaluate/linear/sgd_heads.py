@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ...layers.trust import larc
 from ...runtime.device import fast_matmul
 
 Rule = Literal["sgd", "nesterov", "larc"]
@@ -76,14 +77,12 @@ class Heads:
             w.addcmul_(update, self.rates.view(-1, *[1] * (w.ndim - 1)), value=-factor)
 
     def _update(self, w: Tensor, g: Tensor, m: Tensor) -> Tensor:
-        g = _larc(w, g, self.weight_decay) if self.rule == "larc" else g.add_(w, alpha=self.weight_decay)
+        if self.rule == "larc":  # each head by itself
+            axes = tuple(range(1, w.ndim))
+            w_norm, g_norm = (torch.linalg.vector_norm(t, dim=axes, keepdim=True) for t in (w, g))
+            scale, decay = larc(w_norm, g_norm, self.weight_decay)
+            g = scale * (g + decay * w)
+        else:
+            g = g.add_(w, alpha=self.weight_decay)
         m.mul_(self.momentum).add_(g)
         return g.add_(m, alpha=self.momentum) if self.rule == "nesterov" else m
-
-
-def _larc(w: Tensor, g: Tensor, decay: float, trust: float = 0.001) -> Tensor:
-    """Return NVIDIA/apex LARC's update without clipping, head by head."""
-    axes = tuple(range(1, w.ndim))
-    wn, gn = (torch.linalg.vector_norm(t, dim=axes, keepdim=True) for t in (w, g))
-    some = (wn > 0) & (gn > 0)
-    return torch.where(some, trust * wn / (gn + decay * wn + 1e-8) * (g + decay * w), g)
