@@ -169,14 +169,12 @@ def test_no_file_is_a_drawer_for_everything() -> None:
 
 # A command or task is tested as it is called, by the name of what it does; the other rooms file by file.
 TESTED_BY_CALLING = {"cli", "tasks"}
-NOT_YET_MIRRORED = {"evaluate"}
 
 
 def test_tests_mirror_the_package() -> None:
     missing = []
     for path in FILES:
-        room = unit(dotted(path))
-        if path.stem in ("__init__", "__main__") or room in TESTED_BY_CALLING | NOT_YET_MIRRORED:
+        if path.stem in ("__init__", "__main__") or unit(dotted(path)) in TESTED_BY_CALLING:
             continue
         test = ROOT / "tests" / path.relative_to(PACKAGE).with_name(f"test_{path.name}")
         if not test.exists():

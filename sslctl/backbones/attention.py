@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import SpecError
 from .backbone import PLAIN_ATTENTION, VIT_EXAMPLE, Backbone, Features
 
-ROWS = 128  # queries whose attention is held at a time; never a whole N x N matrix
+ROWS = 128  # queries whose attention is in memory at a time; never a whole N x N matrix
 
 
 def attention(backbone: Backbone, x: Tensor, block: int = -1) -> Tensor:
@@ -102,7 +102,7 @@ def _attention_inputs(backbone: Backbone, blocks: Any) -> Iterator[list[Input]]:
 
 
 def _output(backbone: Backbone, t: Tensor) -> tuple[int, Tensor]:
-    """The first of the tokens that make the output, and how much each of them weighs in it: (B, n)."""
+    """Return the first of the tokens that make the output, and how much each of them weighs in it: (B, n)."""
     if backbone.pools_class_token:
         return 0, t.new_ones(len(t), 1)
     patches = t.shape[1] - backbone.prefix_tokens
@@ -110,9 +110,9 @@ def _output(backbone: Backbone, t: Tensor) -> tuple[int, Tensor]:
 
 
 def _attended(attn: Any, t: Tensor, rope: Tensor | None, first: int, weights: Tensor) -> Tensor:
-    """Rows ``first`` and on of the attention of tokens ``t`` (B, N, D), summed by ``weights`` (B, n).
+    """Sum rows ``first`` and on of the attention of tokens ``t`` (B, N, D), weighted by ``weights`` (B, n).
 
-    -> (B, heads, N). A few rows are held at a time.
+    -> (B, heads, N). A few rows are in memory at a time.
     """
     (q_weight, q_bias), (k_weight, k_bias) = _projections(attn)
 
@@ -120,7 +120,7 @@ def _attended(attn: Any, t: Tensor, rope: Tensor | None, first: int, weights: Te
         return y.reshape(*y.shape[:2], count, -1).transpose(1, 2)  # (B, heads, n, head width)
 
     def rotated(y: Tensor, start: int) -> Tensor:
-        """``y`` (B, heads, n, head width), of the tokens from ``start`` on, turned by the positions of the patches."""
+        """Turn ``y`` (B, heads, n, head width), of the tokens from ``start`` on, by the positions of the patches."""
         prefix = max(0, attn.num_prefix_tokens - start) if rope is not None else y.shape[2]
         if rope is None or prefix >= y.shape[2]:
             return y
@@ -142,7 +142,7 @@ def _attended(attn: Any, t: Tensor, rope: Tensor | None, first: int, weights: Te
 
 
 def _projections(attn: Any) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
-    """Weight and bias of the queries and of the keys."""
+    """Return weight and bias of the queries and of the keys."""
     if attn.qkv is None:
         return (attn.q_proj.weight, attn.q_proj.bias), (attn.k_proj.weight, attn.k_proj.bias)
     q_weight, k_weight, _ = attn.qkv.weight.chunk(3)
@@ -153,5 +153,5 @@ def _projections(attn: Any) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor,
 
 
 def _on_grid(features: Features, row: Tensor) -> Tensor:
-    """The patches of a row over all tokens, as they lie in the image: (B, maps, N) -> (B, maps, h, w)."""
+    """Arrange the patches of rows over all tokens as they lie in the image: (B, maps, N) -> (B, maps, h, w)."""
     return row[:, :, features.prefix.shape[1] :].reshape(*row.shape[:2], *features.grid)

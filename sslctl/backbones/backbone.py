@@ -105,17 +105,17 @@ class Backbone(nn.Module):
         if keep is not None:
             t, rope = self._only(t, rope, keep)
         t = net.norm_pre(t if isinstance(net, Eva) else net.patch_drop(t))
-        found: list[Tensor] = []
+        last: list[Tensor] = []  # of the blocks asked for
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for i, block in enumerate(net.blocks):
             if rope is not None:
                 block = functools.partial(block, rope=rope[i] if self._rope_of_each_block else rope)
             t = checkpoint(block, t, use_reentrant=False) if recompute else block(t)
             if i >= len(net.blocks) - blocks:
-                found.append(net.norm(t))
-        t = found[-1] if found else net.norm(t)
+                last.append(net.norm(t))
+        t = last[-1] if last else net.norm(t)
         r = self.prefix_tokens
-        return Features(net.forward_head(t), t[:, r:], t[:, :r], grid, tuple(found))
+        return Features(net.forward_head(t), t[:, r:], t[:, :r], grid, tuple(last))
 
     def _layout_of_vit(self) -> Layout:
         net = self.net
@@ -135,7 +135,7 @@ class Backbone(nn.Module):
                 block.attn.fused_attn = not plain
 
     def _with_positions(self, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Patches (B, h, w, D) as tokens with prefix and positions (B, R + N, D), and rotary positions if any."""
+        """Add prefix and positions to patches (B, h, w, D): tokens (B, R + N, D), and rotary positions if any."""
         net = self.net
         if self.position == "dino":
             position = dino_positions(net.pos_embed, net.patch_embed.grid_size, t.shape[1:3])
@@ -145,7 +145,7 @@ class Backbone(nn.Module):
         return net._pos_embed(t) if isinstance(net, Eva) else (net._pos_embed(t), None)
 
     def _only(self, t: Tensor, rope: Tensor | None, keep: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Of tokens ``t`` the prefix and the patches ``keep`` (B, M), and the rotary positions of these patches."""
+        """Select the prefix and the patches ``keep`` (B, M) of tokens ``t``, and these patches' rotary positions."""
         r = self.prefix_tokens
         patches = t[:, r:].gather(1, keep[..., None].expand(-1, -1, t.shape[2]))
         if rope is not None:  # (N, d), or (blocks, heads, N, d)
@@ -154,10 +154,11 @@ class Backbone(nn.Module):
 
     def add_mask_token(self, std: float = 0.0) -> None:
         """Add the learned token that stands for masked patches, normal of deviation ``std`` (iBOT, DINOv2: zero)."""
-        self.require_vit("a mask token")
+        self.require_vit("mask tokens")
         like = next(self.parameters())
         self.mask_token = nn.Parameter(torch.zeros(1, self.dim, dtype=like.dtype, device=like.device))
-        nn.init.normal_(self.mask_token, std=std) if std else None
+        if std:
+            nn.init.normal_(self.mask_token, std=std)
 
     @torch.no_grad()
     def fix_positions(self, columns_first: bool = False) -> None:

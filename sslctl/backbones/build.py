@@ -25,21 +25,21 @@ OURS = {"num_classes", "pretrained", "in_chans", "img_size", "dynamic_img_size",
 
 
 def build_backbone(spec: BackboneSpec, image_size: int) -> Backbone:
-    """The encoder that ``spec`` names, freshly initialised as timm does (which draws from torch's global generator).
+    """Return the encoder that ``spec`` names, initialised as timm does it, from torch's global generator.
 
     ``image_size`` is that of the largest global view: what ``stem: auto`` goes by, and the native grid of a ViT where
     ``spec.native_size`` says no other.
     Further arguments of timm pass through ``spec.args``, for example ``zero_init_last: false`` (timm's ResNets begin
     with zero in the last norm of each block), ``channels: [16, 32, 64, 128]`` or ``patch_size: 4``.
-    Raises SpecError for an unknown name, for a model that is no plain encoder, and for sizes that do not fit.
+    Raises SpecError for an unknown name, for a model that is not a plain encoder, and for sizes that do not fit.
     """
     names = timm.list_models()
     if spec.arch not in names:
         raise SpecError(
             f"backbone.arch '{spec.arch}': no model of timm{closest(spec.arch, names)}", "see timm.list_models()"
         )
-    if taken := sorted(OURS & spec.args.keys()):
-        raise SpecError(f"backbone.args.{taken[0]}: set by sslctl itself", "leave it out")
+    if own := sorted(OURS & spec.args.keys()):
+        raise SpecError(f"backbone.args.{own[0]}: set by sslctl itself", "leave it out")
     if is_model_in_modules(spec.arch, VIT_MODULES):
         return _build_vit(spec, spec.native_size or image_size)
     return _build_cnn(spec, image_size)
@@ -56,15 +56,17 @@ def is_rotary_arch(arch: str) -> bool:
 
 
 def hollow_backbone(spec: BackboneSpec, image_size: int) -> Backbone:
-    """``build_backbone`` without drawing weights, to be filled by ``load_state_dict(…, assign=True)``.
+    """Build as ``build_backbone`` without drawing weights, to be filled by ``load_state_dict(…, assign=True)``.
 
-    A net with buffers that no file holds (blurring filters, say) comes whole all the same.
+    A net with buffers that no file has (blurring filters, rotary positions) is built whole all the same.
     """
     with torch.device("meta"):
         hollow = build_backbone(spec, image_size)
-    held = hollow.state_dict()
-    whole = any(name not in held for name, _ in hollow.named_buffers())
-    return build_backbone(spec, image_size) if whole else hollow
+    saved = hollow.state_dict()
+    if all(name in saved for name, _ in hollow.named_buffers()):
+        return hollow
+    with torch.random.fork_rng(devices=[]):
+        return build_backbone(spec, image_size)
 
 
 def without_drop_path(net: nn.Module) -> nn.Module:
@@ -124,9 +126,9 @@ def _build_cnn(spec: BackboneSpec, image_size: int) -> Backbone:
         raise SpecError(f"backbone.grad_checkpointing: {spec.arch} is not a ViT", "optim.accumulate saves memory too")
     plain = cfg is None or is_model_in_modules(spec.arch, ["resnet"])
     for word in ("width", "padding", "native_size", "norm_eps"):
-        given = getattr(spec, word)
-        if given is not None and (not plain or word in ("native_size", "norm_eps")):
-            raise SpecError(f"backbone.{word} {given}: not for {spec.arch}", "leave it out")
+        value = getattr(spec, word)
+        if value is not None and (not plain or word in ("native_size", "norm_eps")):
+            raise SpecError(f"backbone.{word} {value}: not for {spec.arch}", "leave it out")
     net = _create(spec, **({} if spec.width is None else _channels(spec)))
     stem: Stem = "imagenet"
     if spec.width is not None:
@@ -192,5 +194,5 @@ def _create(spec: BackboneSpec, **more: Any) -> Any:
     try:
         return timm.create_model(spec.arch, pretrained=False, num_classes=0, **spec.args, **more)
     except Exception as e:  # timm checks its arguments by failing somewhere inside
-        given = ", ".join(f"{k}={v!r}" for k, v in (spec.args | more).items())
-        raise SpecError(f"backbone: timm cannot build {spec.arch} ({given}): {e}", "see backbone.args") from e
+        args = ", ".join(f"{k}={v!r}" for k, v in (spec.args | more).items())
+        raise SpecError(f"backbone: timm cannot build {spec.arch} ({args}): {e}", "see backbone.args") from e

@@ -1,4 +1,4 @@
-"""torch.compile and CUDA graphs: where they are taken by themselves, and where compiled networks run as written."""
+"""torch.compile and CUDA graphs: when networks are compiled by default, and how to run compiled ones as written."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from . import Backbone
 Compiled = bool | Literal["graphs"]
 
 WORTH_COMPILING = 2000
-"""Steps of a run from which on compiling, which takes a minute or two, is taken to pay."""
+"""Steps from which compiling, which takes a minute or two, is worth it."""
 
 
-def choose_compile(asked: Compiled | None, device: torch.device, steps: int) -> Compiled:
-    """``asked``, or whether networks are best compiled: on CUDA with Triton and a C compiler, for a run of many steps.
+def choose_compile(wish: Compiled | None, device: torch.device, steps: int) -> Compiled:
+    """Return ``wish``, or whether compiling pays: on CUDA with Triton and a C compiler, for a run of many steps.
 
     A CPU gains next to nothing by it (docs/benchmarks.md).
     """
-    if asked is not None:
-        return asked
+    if wish is not None:
+        return wish
     if device.type != "cuda" or steps < WORTH_COMPILING:
         return False
     has_c = any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
@@ -49,13 +49,13 @@ def compile_backbones(method: nn.Module, compiled: Compiled = True) -> None:
 
 
 def new_graphs() -> None:
-    """What CUDA graphs gave so far is not needed any more."""
+    """Mark the outputs of earlier CUDA graphs as no longer needed."""
     torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
 def uncompiled() -> Iterator[None]:
-    """For a while networks run as written, whether they were compiled or not: each new shape would cost a minute."""
+    """Run networks as written within, compiled or not: each new shape would cost a minute."""
     if "torch._dynamo" not in sys.modules:  # nothing was, and asking torch would load its compiler
         yield
         return

@@ -87,13 +87,13 @@ def find_stride(net: Any, layout: Layout) -> int | None:
     probe = copy.deepcopy(net).to("meta").eval()
     rows = []
     for size in (256, 512):  # multiples of every stride
-        with_shape = _shapes(probe, size)[0]
-        rows.append(0 if with_shape is None else with_shape[2 if layout.order == "NCHW" else 1])
+        shape = _shapes(probe, size)[0]
+        rows.append(0 if shape is None else shape[2 if layout.order == "NCHW" else 1])
     return 256 // rows[0] if layout.order != "unknown" and 0 < rows[0] < rows[1] else None
 
 
 def _shapes(probe: nn.Module, size: int) -> tuple[torch.Size | None, torch.Size | None]:
-    """Shapes of the features of an image of ``size`` px and of the pooled ones; None for what is not a tensor."""
+    """Return the shapes of the features of an image of ``size`` px, and of the pooled ones; None for no tensor."""
     features: Any = probe.forward_features(torch.empty(1, 3, size, size, device="meta"))  # type: ignore[operator]
     pooled: Any = probe.forward_head(features)  # type: ignore[operator]
     return tuple(x.shape if isinstance(x, Tensor) else None for x in (features, pooled))  # type: ignore[return-value]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from ..layers.trust import larc
 from ..methods.base import Method
 from ..spec.schema import OptimSpec
 
@@ -113,18 +114,15 @@ class LARC(LARS):
     the method's groups let them.
     """
 
-    eps = 1e-8
-
     def _updates(self, params: list[Tensor], group: Grouped) -> list[Tensor]:
         decay = group["weight_decay"]
         grads = [p.grad for p in params if p.grad is not None]
         if not group["adapt"]:
             return list(torch._foreach_add(grads, params, alpha=decay))
-        w, g = _norms(params), _norms(grads)
-        some = (w > 0) & (g > 0)
-        updates = list(torch._foreach_mul(params, list((some.to(w.dtype) * decay).unbind())))
+        scale, own = larc(_norms(params), _norms(grads), decay, self.trust)
+        updates = list(torch._foreach_mul(params, list(own.unbind())))
         torch._foreach_add_(updates, grads)
-        _scale(updates, torch.where(some, self.trust * w / (g + decay * w + self.eps), 1.0))
+        _scale(updates, scale)
         return updates
 
 

@@ -84,8 +84,8 @@ class NormsInGroups(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given = kwargs or {}
+        options = kwargs or {}
         if func is not F.batch_norm:
-            return func(*args, **given)
+            return func(*args, **options)
         x, *rest = args
-        return torch.cat([func(group, *rest, **given) for group in x.split(self.rows)])
+        return torch.cat([func(group, *rest, **options) for group in x.split(self.rows)])

@@ -30,8 +30,8 @@ class Queue(nn.Module):
 
     def age(self, step: Step, keys: Tensor) -> Tensor:
         """Return how many steps ago the oldest key was made, where a step makes ``keys`` (..., D) on each process."""
-        made = keys[..., 0].numel() * distributed.world_size()
-        return torch.tensor(min(step.index, len(self.keys) / made))
+        per_step = keys[..., 0].numel() * distributed.world_size()
+        return torch.tensor(min(step.index, len(self.keys) / per_step))
 
 
 class Center(nn.Module):

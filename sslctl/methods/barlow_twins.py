@@ -99,7 +99,7 @@ class BarlowTwins(Method[BarlowTwinsParams]):
 
 @full_precision
 def redundancy(x: Tensor, y: Tensor, weight: float) -> Tensor:
-    """The loss of two views' embeddings, (B, D) each."""
+    """Return the loss of two views' embeddings, (B, D) each."""
     x, y = standardize(x), standardize(y)
     images = distributed.world_size() * len(x)
     diagonal = distributed.total((x * y).sum(0)) / images  # of the correlations c = x.T @ y / images, (D, D)
@@ -108,6 +108,6 @@ def redundancy(x: Tensor, y: Tensor, weight: float) -> Tensor:
 
 
 def standardize(x: Tensor) -> Tensor:
-    """A batch norm without scale and shift, over all processes."""
+    """Apply a batch norm without scale and shift, over all processes."""
     x = x - distributed.mean(x.mean(0))
     return x * torch.rsqrt(distributed.mean(x.square().mean(0)) + 1e-5)

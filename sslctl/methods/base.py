@@ -40,7 +40,7 @@ class Context(NamedTuple):
 
     @property
     def epochs(self) -> float:
-        """Length of the run in passes over the dataset."""
+        """Return the length of the run in passes over the dataset."""
         return self.total * self.batch_size / self.images
 
     def require_views(self, least: int) -> None:

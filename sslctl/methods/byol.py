@@ -124,7 +124,7 @@ class BYOL(Method[BYOLParams]):
 
 
 def head(p: BYOLParams, width: int) -> nn.Sequential:
-    """Projector or predictor; Linears begin as haiku's: normal of deviation 1 / sqrt(fan-in), cut at two of them."""
+    """Build projector or predictor; Linears begin as haiku's: normal, 1 / sqrt(fan-in), cut at two deviations."""
     layers = mlp(width, p.hidden, p.out, norm=NORMS[p.head_norm], bias=True, last_bias=False)
     for i, layer in enumerate(layers):
         if isinstance(layer, nn.Linear):

@@ -95,7 +95,7 @@ class CPC(Method[CPCParams]):
         return Output(torch.stack(losses).mean(), {}, embedding)
 
     def cut(self, view: Tensor) -> list[Tensor]:
-        """Patches of ``view`` (B, C, S, S), row by row, evenly spaced from edge to edge."""
+        """Cut ``view`` (B, C, S, S) into patches, row by row, evenly spaced from edge to edge."""
         size = view.shape[-1]
         side = max(self.multiple, round(size * self.params.patch) // self.multiple * self.multiple)
         if side > size:
@@ -163,15 +163,17 @@ class ContextNetwork(nn.Module):
 
 
 def row_and_above(dim: int, hidden: int) -> nn.Sequential:
-    """Convolutions that see a patch's row and the one above, never one below."""
+    """Build convolutions that see a patch's row and the one above, never one below."""
     across, down = nn.Conv2d(hidden, hidden, (1, 3), padding=(0, 1)), nn.Conv2d(hidden, hidden, (2, 1))
     inner = [nn.Conv2d(dim, hidden, 1), nn.ReLU(), across, nn.ZeroPad2d((0, 0, 1, 0)), down, nn.ReLU()]
     return nn.Sequential(*inner, nn.Conv2d(hidden, dim, 1))
 
 
 def jitter_patches(patches: list[Tensor], strength: float, step: Step) -> list[Tensor]:
-    """Every one of the ``patches`` (B, C, S, S) of every image by itself: one of its channels stands for all of them,
-    its contrast is multiplied by 1 ± 0.6 ``strength`` and its brightness moved by ± 1.5 ``strength``, all uniform.
+    """Jitter each of the ``patches`` (B, C, S, S) of each image by itself.
+
+    One of its channels stands for all of them, its contrast is multiplied by 1 ± 0.6 ``strength`` and its brightness
+    moved by ± 1.5 ``strength``, all uniform.
 
     Of what CPC v2 does to patches (Hénaff et al. 2019, arXiv 1905.09272): the dropping of colours, in each patch by
     itself, and of its colour transforms contrast and brightness. What is drawn depends on the step and on the image's

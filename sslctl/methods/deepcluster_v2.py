@@ -92,7 +92,7 @@ class DeepClusterV2(Method[DeepClusterV2Params]):
 
     @torch.no_grad()
     def cluster(self, step: Step) -> None:
-        """K-means over the rows of the memory that are filled; the same on every process."""
+        """Cluster the filled rows of the memory by k-means, the same on every process."""
         self.clustered = step
         filled = self.memory[0].any(-1).nonzero().squeeze(1)
         g = generator(step)

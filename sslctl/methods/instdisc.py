@@ -77,7 +77,7 @@ class InstDisc(Method[InstDiscParams]):
         return Output(loss, {}, z[0].detach())
 
     def nce(self, z: Tensor, index: Tensor, drawn: Tensor) -> Tensor:
-        """Noise-contrastive estimation of embeddings (V, B, D) of images ``index`` against images ``drawn`` (B, K)."""
+        """Return the noise-contrastive loss of embeddings (V, B, D) of images ``index`` against ``drawn`` (B, K)."""
         rows = self.memory[torch.cat([index[:, None], drawn], 1)]  # (B, 1 + K, D)
         scores = full_precision(torch.einsum)("vbd,bkd->vbk", z, rows).div(self.params.temperature).exp()
         with torch.no_grad():

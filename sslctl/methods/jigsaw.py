@@ -92,7 +92,7 @@ class Jigsaw(Method[JigsawParams]):
         return Output(F.cross_entropy(logits, labels.flatten()), {"accuracy": accuracy}, embedding)
 
     def cut(self, view: Tensor, shift: Tensor) -> list[Tensor]:
-        """The tiles of ``view`` (B, C, S, S), row by row; ``shift`` (B, n, 2) in [0, 1) places each in its cell."""
+        """Cut ``view`` (B, C, S, S) into tiles, row by row, each placed in its cell by ``shift`` (B, n, 2)."""
         grid = self.params.grid
         cell = view.shape[-1] // grid
         side = round(cell * self.params.tile)
@@ -136,7 +136,7 @@ class Jigsaw(Method[JigsawParams]):
 
 @functools.cache
 def distant_permutations(items: int, count: int) -> NDArray[np.uint8]:
-    """``count`` orders of 0 … items - 1, far apart: (count, items), always the same.
+    """Return ``count`` orders of 0 … items - 1, far apart: (count, items), always the same.
 
     The identity first, then greedily the order that differs from its nearest in the set at most places, in a tie from
     all of them, in a tie the first one. SpecError where there are not that many.

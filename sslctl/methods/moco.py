@@ -90,10 +90,10 @@ class MoCo(Method[MoCoParams]):
         loss = len(k) * mean_of_others(losses) if p.symmetric else losses.mean()
         with torch.no_grad():
             nearest = (q[0] @ self.queue.keys.T).amax(-1)
-            found = ((q[0] * k[-1]).sum(-1) > nearest).float().mean()
+            accuracy = ((q[0] * k[-1]).sum(-1) > nearest).float().mean()
         for keys in k:
             self.queue.push(keys)
-        return Output(loss, {"accuracy": found, "queue_age": self.queue.age(step, k)}, q[0].detach())
+        return Output(loss, {"accuracy": accuracy, "queue_age": self.queue.age(step, k)}, q[0].detach())
 
     def after_step(self, step: Step) -> None:
         self.teacher.update(self.student, self.params.momentum.at(step))

@@ -70,7 +70,7 @@ class NNCLR(Method[NNCLRParams]):
 
     @torch.no_grad()
     def neighbours(self, z: Tensor) -> Tensor:
-        """The nearest in the support set of each of ``z`` (G, B, D)."""
+        """Return the nearest in the support set of each of ``z`` (G, B, D)."""
         return self.queue.keys[full_precision(torch.matmul)(z, self.queue.keys.T).argmax(-1)]
 
     recipes = """

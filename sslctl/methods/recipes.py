@@ -85,7 +85,7 @@ def find_recipe(name: str, method: str | None) -> Recipe:
 
 
 def stack(*layers: Data) -> Data:
-    """``merge``, but what belongs to another optimizer, family of backbones or length than a later layer's is gone."""
+    """Merge layers, dropping what belongs to another optimizer, backbone family or length than a later layer's."""
     result: Data = {}
     for layer in layers:
         result = dict(result)
@@ -102,7 +102,7 @@ def stack(*layers: Data) -> Data:
 
 
 def family(arch: str) -> str:
-    """``resnet18`` -> ``resnet``: the models of timm whose further arguments are alike."""
+    """Return the family of timm's models with like arguments: ``resnet18`` -> ``resnet``."""
     return arch[: len(arch) - len(arch.lstrip(string.ascii_lowercase))]
 
 

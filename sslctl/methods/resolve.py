@@ -20,28 +20,28 @@ def resolve(user: Data, recipe: str | None = None) -> Spec:
     Raises SpecError with every error at once.
     """
     user, chosen = _named(user, recipe)
-    found = problems(Spec, user)
+    errors = problems(Spec, user)
     section = user.get("method")
     params = dict(section) if isinstance(section, dict) else {}
     name = params.pop("name", None)
     if isinstance(name, str) and name not in METHODS:
-        found.append(
+        errors.append(
             f"method.name: '{name}' is not a method{closest(name, list(METHODS))}; known: {', '.join(METHODS)}"
         )
-    if not isinstance(name, str) or name not in METHODS or (found and not params):
-        raise refuse(found)
+    if not isinstance(name, str) or name not in METHODS or (errors and not params):
+        raise refuse(errors)
     method = load_method(name)
     base = _base(method, name, chosen, _arch(user))
     below = {key: value for key, value in base.pop("method", {}).items() if key != "name"}
     params = merge(method.Params().model_dump(mode="json"), below, params)
-    found += problems(method.Params, params, "method") + _optimizer_without_lr(user, base)
+    errors += problems(method.Params, params, "method") + _optimizer_without_lr(user, base)
     if method.needs_vit:
         from ..backbones import is_vit_arch  # here, since wrong words are answered before torch loads
 
         if (arch := _arch(stack(base, user))) is not None and not is_vit_arch(arch):
-            found.append(f"backbone.arch: '{arch}' is not a ViT, which {name} needs; for example --arch {_arch(base)}")
-    if found:
-        raise refuse(found)
+            errors.append(f"backbone.arch: '{arch}' is not a ViT, which {name} needs; for example --arch {_arch(base)}")
+    if errors:
+        raise refuse(errors)
     full = check(method.Params, params, "method").model_dump(mode="json")
     return check_spec(merge(stack(base, user), {"method": {"name": name, **full}}))
 

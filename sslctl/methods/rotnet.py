@@ -81,5 +81,5 @@ class RotNet(Method[RotNetParams]):
 
 
 def rotations(x: Tensor, turns: int) -> list[Tensor]:
-    """``x`` (B, C, S, S) turned counter-clockwise by 0, 1, … quarter turns."""
+    """Turn ``x`` (B, C, S, S) counter-clockwise by 0, 1, … quarter turns."""
     return [torch.rot90(x, k, (2, 3)) for k in range(turns)]

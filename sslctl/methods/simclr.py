@@ -99,7 +99,7 @@ class SimCLR(Method[SimCLRParams]):
 
 @full_precision
 def nt_xent(z: Tensor, targets: int, temperature: float) -> Tensor:
-    """The normalised, temperature-scaled cross-entropy of embeddings ``z``, (V, B, D), the first ``targets`` global.
+    """Return the normalised, temperature-scaled cross-entropy of ``z`` (V, B, D), the first ``targets`` global.
 
     For a view v and another, global view t of image i, with similarities s of unit-length embeddings:
     -log( exp s(v_i, t_i) / (exp s(v_i, t_i) + sum over global views u of images j != i of exp s(v_i, u_j)) ). The mean

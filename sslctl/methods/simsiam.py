@@ -128,6 +128,6 @@ class SimSiam(Method[SimSiamParams]):
 
 @full_precision
 def cross_entropies(targets: Tensor, predictions: Tensor) -> Tensor:
-    """Cross-entropy between softmaxes over the channels, for each target and prediction: (T, V)."""
+    """Return cross-entropies between softmaxes over the channels: (T, V)."""
     logs = predictions.log_softmax(-1)
     return -torch.einsum("tbd,vbd->tv", targets.softmax(-1), logs) / logs.shape[1]

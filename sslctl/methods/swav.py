@@ -95,7 +95,7 @@ class SwAV(Method[SwAVParams]):
 
     @torch.no_grad()
     def assign(self, view: int, z: Tensor, step: Step) -> Tensor:
-        """The soft assignments (B, K) of embeddings ``z`` (B, D), balanced over the batch and the queue of ``view``."""
+        """Assign ``z`` (B, D) softly to prototypes, (B, K), balanced over the batch and the queue of ``view``."""
         queue = self.queue[view]  # (L, D), the newest first
         since = step.index - self.params.queue_from_epoch * step.per_epoch
         full = since * self.batch_size >= len(queue)  # then and only then its last row is not zero

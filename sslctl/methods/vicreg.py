@@ -80,7 +80,7 @@ class VICReg(Method[VICRegParams]):
 
 @full_precision
 def variance_covariance(x: Tensor) -> Tensor:
-    """Of embeddings (B, D): the mean of max(0, 1 - deviation), and the covariances' sum of squares / D; (2,)."""
+    """Return, of (B, D), the mean of max(0, 1 - deviation) and the covariances' sum of squares / D; (2,)."""
     x = x - distributed.mean(x.mean(0))
     last = distributed.world_size() * len(x) - 1
     squares = distributed.total(x.square().sum(0))  # (D,), the diagonal of x.T @ x

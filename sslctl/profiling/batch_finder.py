@@ -43,8 +43,8 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Found:
-    """``trials`` by growing batch; ``ended`` by memory, images or time, ``reason`` in words.
+class BatchSearch:
+    """Trials by growing batch, what ended them (memory, images or time), and why in words.
 
     ``room``: bytes that may be filled, None where unknown; ``views`` of an image in bytes; ``per_image``, the estimate.
     """
@@ -89,14 +89,15 @@ class Found:
         return {"trials": trials, **answer, "ended_by": self.ended, "reason": self.reason}
 
 
-def find_batch(inputs: RunInputs, upto: int | None = None, tell: Callable[[Trial], None] = lambda trial: None) -> Found:
+def find_batch(
+    inputs: RunInputs, upto: int | None = None, report: Callable[[Trial], None] = lambda trial: None
+) -> BatchSearch:
     """Try batches of 4, 8, 16, … images, times ``optim.accumulate``, until one does not fit.
 
-    Each trial is the run itself at that size, built anew: real images, augmentation, step and optimizer; only nothing
-    is compiled, which takes minutes for every size. Before it, the memory it needs is foretold from the smaller ones,
-    and it is left out where that is more than FILL of what there is: a CPU's memory must not run out. The last is
-    ``upto`` itself where that is said, and the spec's own batch where free memory is not known. Raises SpecError on
-    several processes.
+    Each trial is the run itself at that size, built anew: real images, augmentation, step and optimizer, but not
+    compiled, which takes minutes for every size. The memory that it needs is predicted from the smaller ones, and a
+    batch that would fill more than FILL is not tried: a CPU's memory must not run out. The last is ``upto`` itself
+    if given, and the spec's own batch where free memory is not known. Raises SpecError on several processes.
     """
     if distributed.world_size() > 1:
         hint = "sslctl bench --find-batch on one device, then --batch-size with so many for each"
@@ -120,40 +121,40 @@ def find_batch(inputs: RunInputs, upto: int | None = None, tell: Callable[[Trial
             ended = obstacle or ("memory", f"{batch} images ran out of memory")
             break
         trials.append(trial)
-        tell(trial)
-    return Found(trials, *ended, room(device), size.views, size.per_image)
+        report(trial)
+    return BatchSearch(trials, *ended, room(device), size.views, size.per_image)
 
 
-def batch_that_fits(inputs: RunInputs, tell: Callable[[Trial], None] = lambda trial: None) -> tuple[int, Found]:
+def batch_that_fits(inputs: RunInputs, report: Callable[[Trial], None] = lambda trial: None) -> tuple[int, BatchSearch]:
     """Return the spec's own batch if it fits into memory, else the largest that does; and the search.
 
     Raises MachineError where nothing fits, and what `find_batch` raises.
     """
     own = inputs.spec.run.batch_size
-    found = find_batch(inputs, own, tell)
-    if found.ended == "time" and (
-        found.room is None or predict_memory(own, found.trials, found.per_image) <= found.room
+    search = find_batch(inputs, own, report)
+    if search.ended == "time" and (
+        search.room is None or predict_memory(own, search.trials, search.per_image) <= search.room
     ):
-        return own, found  # too slow to be tried whole, which is no reason against it
-    if found.largest is None:
-        raise MachineError(f"--batch-size auto: {found.reason}", "smaller views (--multi-crop) or --arch")
-    return found.largest, found
+        return own, search  # too slow to be tried whole, which is no reason against it
+    if search.largest is None:
+        raise MachineError(f"--batch-size auto: {search.reason}", "smaller views (--multi-crop) or --arch")
+    return search.largest, search
 
 
 def with_run(inputs: RunInputs, **changes: object) -> RunInputs:
-    """``around`` for a run with ``changes`` to its section ``run``."""
+    """Return ``inputs`` of a run with ``changes`` to its section ``run``."""
     run = inputs.spec.run.model_copy(update=changes)
     return replace(inputs, spec=inputs.spec.model_copy(update={"run": run}))
 
 
-def predict_memory(batch: int, trials: list[Trial], per_image: int, held: int = 0) -> int:
+def predict_memory(batch: int, trials: list[Trial], per_image: int, in_use: int = 0) -> int:
     """Return the bytes that ``batch`` will need, by the last three ``trials`` and at least ``per_image``.
 
     What an image needs grows where a loss compares every image with every other, so its growth is carried on. Where
-    there are no trials yet it is needed beside what is ``held``.
+    there are no trials yet it is needed beside what is ``in_use``.
     """
     if not trials:
-        return held + per_image * batch
+        return in_use + per_image * batch
     slopes = [(b.memory - a.memory) / (b.batch - a.batch) for a, b in pairwise(trials[-3:])]
     growth = min(2.0, max(1.0, slopes[-1] / slopes[0])) if slopes and slopes[0] > 0 else 1.0
     slope = max(float(per_image), growth * slopes[-1] if slopes else 0.0)

@@ -118,19 +118,19 @@ def bench(t: Training, rounds: int = 7) -> Bench:
         "augment": lambda: t.augment(batch, t.device),
         "update": lambda: update(t),
     }
-    begun = time.perf_counter()
+    begin = time.perf_counter()
     race({"step": contenders["step"]}, t.device, 0)
-    first = time.perf_counter() - begun
-    found = race(contenders, t.device, rounds)
+    first = time.perf_counter() - begin
+    seconds = race(contenders, t.device, rounds)
     with uncompiled(), FlopCounterMode(display=False) as counter:
         contenders["step"]()
     return Bench(
         images=len(views.index),
         decode=decode,
         crop=crop,
-        **{name: median(found[name]) for name in contenders},
+        **{name: median(seconds[name]) for name in contenders},
         start=first if t.compiled else 0.0,
-        ratio=median(a / b for a, b in zip(found["step"], found["encoder"], strict=True)),
+        ratio=median(a / b for a, b in zip(seconds["step"], seconds["encoder"], strict=True)),
         workers=0 if in_batches(t.source, t.device) else choose_workers(t.spec.data.workers),
         flops=float(counter.get_total_flops()),
         peak_flops=peak_flops(t),
@@ -147,14 +147,14 @@ def time_loading(t: Training) -> tuple[float, float, Batch]:
         images = torch.from_numpy(t.source.array[order.numpy()]).permute(0, 3, 1, 2)
         return 0.0, 0.0, Batch(order, torch.zeros_like(order), images=images)
     few = min(READ, n)
-    begun = time.perf_counter()
+    begin = time.perf_counter()
     read = [next_readable(t.source, int(i))[1] for i in order[:few]]
     between = time.perf_counter()
     crops = [t.augment.geometric(image, 0, i) for i, image in enumerate(read)]
     end = time.perf_counter()
     repeated = [torch.stack([crops[i % few][view] for i in range(n)]) for view in range(len(crops[0]))]
     batch = Batch(order, torch.zeros_like(order), repeated)
-    return (between - begun) * n / few, (end - between) * n / few, batch
+    return (between - begin) * n / few, (end - between) * n / few, batch
 
 
 def update(t: Training) -> None:
@@ -168,5 +168,5 @@ def update(t: Training) -> None:
 def peak_flops(t: Training) -> float:
     """Return the floating-point operations a second of a large matrix product in the run's precision."""
     x = torch.randn(SQUARE, SQUARE, device=t.device, dtype=t.dtype)
-    found = race({"product": lambda: x @ x}, t.device, 5)
-    return 2 * SQUARE**3 / min(found["product"])
+    seconds = race({"product": lambda: x @ x}, t.device, 5)
+    return 2 * SQUARE**3 / min(seconds["product"])

@@ -67,11 +67,11 @@ class Size:
         return self.per_image + (self.passes - 1) * self.views
 
     def __str__(self) -> str:
-        said = f"about {self.memory / 2**30:.2f} GiB"
+        text = f"about {self.memory / 2**30:.2f} GiB"
         if self.free is None:
-            return said
+            return text
         most = f"{self.largest_batch} images in one forward pass at most, here {self.images}"
-        return f"{said} of {self.free / 2**30:.1f} GiB free; {most}"
+        return f"{text} of {self.free / 2**30:.1f} GiB free; {most}"
 
     def as_dict(self) -> dict[str, int | None]:
         counts = {"parameters": self.parameters, "backbone_parameters": self.backbone_parameters}
@@ -117,11 +117,11 @@ def _kept_by_graph(t: Training, images: int) -> int:
     method = copy.deepcopy(t.method).train()
     with torch.random.fork_rng():
         views = noise_views(t, images)
-    seen: dict[int, int] = {}
+    storages: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
-        seen[storage.data_ptr()] = storage.nbytes()
+        storages[storage.data_ptr()] = storage.nbytes()
         return x
 
     own = {x.untyped_storage().data_ptr() for x in [*method.parameters(), *views.all]}
@@ -133,4 +133,4 @@ def _kept_by_graph(t: Training, images: int) -> int:
         torch.autocast(t.device.type, t.dtype, enabled=t.dtype != torch.float32),
     ):
         method(views, Step(0, t.total, t.per_epoch))
-    return sum(size for pointer, size in seen.items() if pointer not in own)
+    return sum(size for pointer, size in storages.items() if pointer not in own)

@@ -77,11 +77,11 @@ def watch(t: Training, views: Views) -> list[Call]:
     """Return the backbone passes in one step of the run."""
     calls: list[Call] = []
 
-    def seen(net: nn.Module, given: tuple[Tensor, ...], _: Any) -> None:
+    def record(net: nn.Module, args: tuple[Tensor, ...], _: Any) -> None:
         assert isinstance(net, Backbone)
-        calls.append(Call(net, len(given[0]), tuple(given[0].shape[1:]), torch.is_grad_enabled()))
+        calls.append(Call(net, len(args[0]), tuple(args[0].shape[1:]), torch.is_grad_enabled()))
 
-    hooks = [m.register_forward_hook(seen) for m in t.method.modules() if isinstance(m, Backbone)]
+    hooks = [m.register_forward_hook(record) for m in t.method.modules() if isinstance(m, Backbone)]
     with uncompiled():  # compiled code does not look for hooks
         training_step(t, views)()
     for hook in hooks:
@@ -108,16 +108,16 @@ def race(
     """Return the seconds of each contender by round; they take turns A B C, C B A, after two warm-up rounds."""
 
     def seconds(run: Run) -> float:
-        begun = clock()
+        begin = clock()
         run()
         if device.type != "cpu":
             getattr(torch, device.type).synchronize()
-        return clock() - begun
+        return clock() - begin
 
-    found: dict[str, list[float]] = {name: [] for name in contenders}
+    by_name: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(-2, rounds):
         for name in list(contenders) if turn % 2 else list(reversed(contenders)):
             took = seconds(contenders[name])
             if turn >= 0:
-                found[name].append(took)
-    return found
+                by_name[name].append(took)
+    return by_name

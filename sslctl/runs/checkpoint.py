@@ -60,9 +60,9 @@ def restore(path: Path, method: Method[Any], optimizer: torch.optim.Optimizer) -
         hint = "score it (sslctl knn), or train it with labels (sslctl finetune)"
         raise CheckpointError(f"{path}: an imported encoder: no run that could go on", hint)
     own = method.state_dict()
-    held = {k.removeprefix(METHOD): v for k, v in tensors.items() if k.startswith(METHOD)}
-    refuse_mismatch(path, own, held)
-    method.load_state_dict(held)
+    stored = {k.removeprefix(METHOD): v for k, v in tensors.items() if k.startswith(METHOD)}
+    refuse_mismatch(path, own, stored)
+    method.load_state_dict(stored)
     rest = {k.removeprefix(OPTIMIZER): v for k, v in tensors.items() if k.startswith(OPTIMIZER)}
     for group in optimizer.param_groups:
         for name, p in zip(group["names"], group["params"], strict=True):
@@ -180,12 +180,15 @@ def _encoder_prefix(method: Method[Any]) -> str:
 
 
 def refuse_mismatch(
-    path: Path | str, own: Mapping[str, Tensor], held: Mapping[str, Tensor], hint: str = "it was made with another spec"
+    path: Path | str,
+    own: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+    hint: str = "it was made with another spec",
 ) -> None:
     """Raise CheckpointError, naming missing, extra and misshapen tensors, unless both sets agree."""
-    lines = [f"missing: {k}" for k in own if k not in held]
-    lines += [f"left over: {k}" for k in held if k not in own]
-    both = [(k, tuple(held[k].shape), tuple(own[k].shape)) for k in own if k in held]
+    lines = [f"missing: {k}" for k in own if k not in stored]
+    lines += [f"left over: {k}" for k in stored if k not in own]
+    both = [(k, tuple(stored[k].shape), tuple(own[k].shape)) for k in own if k in stored]
     lines += [f"{k}: {there} in the file, {here} here" for k, there, here in both if there != here]
     if lines:
         more = f"\n… and {len(lines) - 5} more" if len(lines) > 5 else ""

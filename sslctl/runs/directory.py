@@ -130,9 +130,9 @@ class Run:
     def claim(self, spec: Spec) -> None:
         """Write the spec, or check that the same one is there. Raises SpecError with the differences."""
         if self.spec_file.exists():
-            found = differences(read_spec_file(self.spec_file), spec.dump(), identity(spec))
-            if found:
-                lines = "\n".join(f"  {key}: {old!r} there, {new!r} asked for" for key, old, new in found)
+            changes = differences(read_spec_file(self.spec_file), spec.dump(), identity(spec))
+            if changes:
+                lines = "\n".join(f"  {key}: {old!r} there, {new!r} asked for" for key, old, new in changes)
                 raise SpecError(
                     f"{self.path} holds a run with another spec:\n{lines}",
                     "choose another --out, or --fresh for a new directory beside it",
@@ -201,11 +201,11 @@ class ReadOnlyRun(Run):
 
 def differences(old: Data, new: Data, considered: Data, prefix: str = "") -> list[tuple[str, Any, Any]]:
     """Return the dotted keys of ``considered`` whose values differ between ``old`` and ``new``."""
-    found: list[tuple[str, Any, Any]] = []
+    changes: list[tuple[str, Any, Any]] = []
     for key, inner in considered.items():
         a, b = old.get(key), new.get(key)
         if isinstance(inner, dict) and isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, inner or a | b, f"{prefix}{key}.")
+            changes += differences(a, b, inner or a | b, f"{prefix}{key}.")
         elif a != b:
-            found.append((prefix + key, a, b))
-    return found
+            changes.append((prefix + key, a, b))
+    return changes

@@ -19,12 +19,12 @@ def read_objects(path: Path) -> list[Line]:
 
     Empty where the file is missing.
     """
-    found: list[Any] = []
+    objects: list[Any] = []
     with contextlib.suppress(OSError):
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError, RecursionError):
-                found.append(json.loads(line))
-    return [item for item in found if isinstance(item, dict)]
+                objects.append(json.loads(line))
+    return [item for item in objects if isinstance(item, dict)]
 
 
 def read_metrics(folder: Path, upto: float = math.inf) -> list[Line]:

@@ -41,25 +41,25 @@ def collect(value: T) -> list[T]:
     """Return ``value`` of every process, in the order of ranks; anything that pickles."""
     if world_size() == 1:
         return [value]
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def by_first(work: Callable[[], T]) -> T:
     """Run ``work`` on the first process alone, and return its result, or raise its SslctlError, on all."""
     if world_size() == 1:
         return work()
-    told: list[Any] = [None, None]
+    answer: list[Any] = [None, None]
     if rank() == 0:
         try:
-            told[0] = work()
+            answer[0] = work()
         except SslctlError as e:
-            told[1] = e
-    dist.broadcast_object_list(told)
-    if told[1] is not None:
-        raise told[1]
-    result: T = told[0]
+            answer[1] = e
+    dist.broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise answer[1]
+    result: T = answer[0]
     return result
 
 
@@ -67,9 +67,9 @@ def largest(value: int) -> int:
     """Return the largest ``value`` of any process, so that all agree."""
     if world_size() == 1:
         return value
-    held = torch.tensor(value)
-    dist.all_reduce(held, dist.ReduceOp.MAX)
-    return int(held)
+    tensor = torch.tensor(value)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return int(tensor)
 
 
 def mean(x: Tensor) -> Tensor:

@@ -150,15 +150,15 @@ def problems(model: type[BaseModel], data: Data, prefix: str = "") -> list[str]:
 
 def check(model: type[BaseModel], data: Data, prefix: str = "") -> BaseModel:
     """Return ``data`` as a ``model``. Raises SpecError with every problem."""
-    if found := problems(model, data, prefix):
-        raise refuse(found)
+    if errors := problems(model, data, prefix):
+        raise refuse(errors)
     return model.model_validate_json(_as_json(data), strict=True)
 
 
-def refuse(found: list[str]) -> SpecError:
-    more = [f"and {len(found) - MAX_LINES} more"] if len(found) > MAX_LINES else []
+def refuse(errors: list[str]) -> SpecError:
+    more = [f"and {len(errors) - MAX_LINES} more"] if len(errors) > MAX_LINES else []
     return SpecError(
-        "\n".join(found[:MAX_LINES] + more), "see `sslctl pretrain --help`, or a run's spec.yaml for every key"
+        "\n".join(errors[:MAX_LINES] + more), "see `sslctl pretrain --help`, or a run's spec.yaml for every key"
     )
 
 
@@ -227,8 +227,8 @@ def _shown(value: Any) -> str:
 def _fields(model: type[BaseModel], path: list[str]) -> Iterator[str]:
     """Yield the keys allowed at ``path`` within ``model``."""
     for part in path:
-        found = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
-        if found is None or not (isinstance(found.annotation, type) and issubclass(found.annotation, BaseModel)):
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
             return
-        model = found.annotation
+        model = field.annotation
     yield from (f.alias or name for name, f in model.model_fields.items())

@@ -47,6 +47,6 @@ def find_batch(*, notes: Notes | None = None, **options: Unpack[SpecOptions]) ->
     warn_of(opened, feedback)
     feedback.note(f"{spec.method.name} · {spec.backbone.arch} · trying batches until one does not fit")
     found = batch_finder.find_batch(
-        opened, tell=lambda trial: feedback.note(f"{trial.batch} images fit, {trial.rate:.4g} images/s")
+        opened, report=lambda trial: feedback.note(f"{trial.batch} images fit, {trial.rate:.4g} images/s")
     )
     return BatchSearch(batch_size=spec.run.batch_size, **found.as_dict(), accumulate=found.accumulate(opened.spec))

@@ -91,7 +91,7 @@ def finetune(
 
 
 def _directory(out: Path | None, force: bool, experiment: Experiment, recipe: Recipe, start: Start) -> Path:
-    """Where the result goes; SpecError where there is one already."""
+    """Return where the result goes; SpecError where there is one already."""
     if out is None:
         train, encoder = experiment.train, experiment.encoder
         identity = repr((recipe, start, train.fingerprint(), encoder.meta.sha256))
@@ -116,8 +116,9 @@ def _train(
     start: Start,
 ) -> ClassScore | TargetsScore:
     """Train in the locked ``folder`` on one draw after the other, write the files, and return the result."""
-    from ..evaluate.finetune.training import Task, save
     from ..evaluate.finetune.training import finetune as tune
+    from ..evaluate.finetune.training import save
+    from ..evaluate.labelled_training import Task
     from ..files import write_atomically
     from ..runs.directory import locked
     from ..runs.meta import DataFacts
@@ -172,7 +173,7 @@ def _train(
 
 
 def _classifier(experiment: Experiment, recipe: Recipe, goal: Goal, from_scratch: bool) -> Classifier:
-    """The network that a training starts from; of the encoder a copy, since training changes it."""
+    """Return the network that a training starts from; of the encoder a copy, since training changes it."""
     import torch
 
     from ..evaluate.baselines import random_backbone

@@ -15,7 +15,7 @@ from sslctl.engine.setup import open_inputs
 from sslctl.errors import SpecError
 from sslctl.methods.resolve import resolve
 from sslctl.profiling import batch_finder as batch_size
-from sslctl.profiling.batch_finder import Found, Trial, batch_that_fits, find_batch, predict_memory
+from sslctl.profiling.batch_finder import BatchSearch, Trial, batch_that_fits, find_batch, predict_memory
 from sslctl.profiling.estimate import FILL, Size, estimate, parts_that_fit
 from sslctl.runtime.device import peak_memory
 
@@ -37,7 +37,7 @@ def surroundings(pictures, name="simclr", **sections):
 
 def test_sizes_double_until_there_are_no_more_images(pictures):
     told = []
-    found = find_batch(surroundings(pictures), tell=told.append)
+    found = find_batch(surroundings(pictures), report=told.append)
     assert [trial.batch for trial in found.trials] == [4, 8, 16, 32]  # of 36 images
     assert found.trials == told and (found.ended, found.largest) == ("images", 32)
     assert all(trial.rate == trial.batch / trial.seconds > 0 for trial in told)
@@ -126,11 +126,11 @@ def test_memory_is_foretold_from_what_smaller_batches_needed():
 def test_the_batch_of_the_spec_is_kept_in_passes_that_fit(pictures):
     spec = resolve(small_spec(pictures, run={"batch_size": 96}))
     trials = [Trial(n, 1.0, 1000 + 10 * n) for n in (4, 8, 16, 32)]
-    found = Found(trials, "memory", "", room=1400, views=0)
+    found = BatchSearch(trials, "memory", "", room=1400, views=0)
     assert found.accumulate(spec) == 3  # 96 in 3 passes of 32
-    assert Found(trials, "memory", "", room=1300, views=1).accumulate(spec) == 6  # 80 views beside a batch of 16
-    assert Found(trials, "memory", "", room=1400, views=100).accumulate(spec) is None
-    assert Found(trials, "images", "", room=1400, views=0).accumulate(spec) is None
+    assert BatchSearch(trials, "memory", "", room=1300, views=1).accumulate(spec) == 6  # 80 views beside a batch of 16
+    assert BatchSearch(trials, "memory", "", room=1400, views=100).accumulate(spec) is None
+    assert BatchSearch(trials, "images", "", room=1400, views=0).accumulate(spec) is None
     assert found.accumulate(resolve(small_spec(pictures, run={"batch_size": 32}))) is None
     twice = resolve(small_spec(pictures, run={"batch_size": 96}, optim={"accumulate": 2}))
     assert found.accumulate(twice) == 6  # a trial of 32 was two passes of 16
@@ -139,9 +139,9 @@ def test_the_batch_of_the_spec_is_kept_in_passes_that_fit(pictures):
 
 def test_the_smallest_batch_that_is_nearly_as_fast_as_any():
     rates = {4: 10.0, 8: 50.0, 16: 95.0, 32: 100.0, 64: 97.0}
-    found = Found([Trial(n, n / rate, 1) for n, rate in rates.items()], "images", "", None, 0)
+    found = BatchSearch([Trial(n, n / rate, 1) for n, rate in rates.items()], "images", "", None, 0)
     assert (found.enough, found.largest) == (16, 64)
-    assert Found([], "memory", "", 1, 0).enough is None
+    assert BatchSearch([], "memory", "", 1, 0).enough is None
 
 
 def test_passes_hold_the_views_of_the_whole_step(pictures):
@@ -158,7 +158,7 @@ def test_passes_hold_the_views_of_the_whole_step(pictures):
 
 
 def test_the_command_tells_a_line_a_batch_and_how_to_keep_the_recipe_s(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch_size, "find_batch", lambda inputs, tell: FULL)
+    monkeypatch.setattr(batch_size, "find_batch", lambda inputs, report: FULL)
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(small_spec(pictures, run={"batch_size": 32})))
     words = ("bench", "--spec", spec, "--find-batch")
@@ -212,4 +212,4 @@ def test_auto_is_less_than_the_recipe_s_only_where_memory_says_so(pictures, monk
     assert batch_that_fits(inputs)[0] == 4
 
 
-FULL = Found([Trial(4, 0.4, 1040), Trial(8, 0.8, 1080)], "memory", "because", 1100, 0)
+FULL = BatchSearch([Trial(4, 0.4, 1040), Trial(8, 0.8, 1080)], "memory", "because", 1100, 0)

@@ -64,3 +64,10 @@ def test_a_missing_weight_or_one_too_many_is_refused(path: Path, tmp_path: Path)
         load_encoder(tmp_path / "more.safetensors")
     with pytest.raises(CheckpointError, match=f"missing: {name.removeprefix(facts.encoder)}"):
         load_encoder(tmp_path / "less.safetensors")
+
+
+def test_the_mask_token_of_a_run_that_hid_patches_is_not_part_of_its_encoder(path: Path, tmp_path: Path) -> None:
+    facts, tensors = read(path / "checkpoints" / "step-000000002.safetensors")
+    write(tmp_path / "masked.safetensors", {**tensors, f"{facts.encoder}mask_token": torch.zeros(1, 8)}, facts)
+    masked, plain = load_encoder(tmp_path / "masked.safetensors").backbone, load_encoder(path).backbone
+    assert masked.state_dict().keys() == plain.state_dict().keys()

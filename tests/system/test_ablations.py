@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_without_its_stop_gradient_simsiam_collapses(tmp_path: Path) -> None:
     script = ROOT / "examples" / "ablations" / "simsiam_stop_gradient.py"
     options = "--steps 60 --batch-size 64 --lr 0.4 --multi-crop 2x16 --set backbone.args.channels=[8,8,16,16]".split()

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...backbones import Backbone
-from ...data.loader import Loader
-from ...data.source import Source
 from ...errors import DivergedError
 from ...runs.checkpoint import write
-from ...runs.meta import ImageSpec, Meta
+from ...runs.meta import Meta
 from ...runtime.seeding import seed_step
-from ...schedule import Schedule, Step
-from ...views.augment import Augment
-from ...views.recipe import ViewPlan, ViewSpec
+from ...schedule import Schedule
 from ..features.extract import extract
+from ..labelled_training import LabelledBatches, Task
 from ..score import Score
 from ..targets import TargetScore
 from .goals import Goal
@@ -67,18 +63,6 @@ class Classifier(nn.Module):
         return out
 
 
-@dataclass(frozen=True)
-class Task:
-    """Labelled images to learn from and to test on, what they are normalised by, and the machine to do it on."""
-
-    train: Source
-    test: Source
-    image: ImageSpec
-    device: torch.device
-    dtype: torch.dtype
-    workers: int
-
-
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -90,23 +74,19 @@ def finetune(
     ``report`` hears a line for each point of the curve: epoch, step, loss, lr and the goal's key.
     A function of the weights, the images and ``recipe``. Raises DivergedError where the loss is not finite.
     """
-    batch = min(recipe.batch_size, len(task.train))
-    per_epoch = len(task.train) // batch
-    total = max(1, round(recipe.epochs * per_epoch))
-    every = max(per_epoch, math.ceil(total / POINTS))
+    batches = LabelledBatches(task.train, task, recipe.batch_size, recipe.epochs, recipe.seed)
+    every = max(batches.per_epoch, math.ceil(batches.total / POINTS))
     warmup = min(recipe.warmup_epochs, recipe.epochs / 4)
-    schedule = Schedule(base=recipe.lr * batch / 256, warmup_epochs=warmup, per_epoch=False)
+    schedule = Schedule(base=recipe.lr * batches.size / 256, warmup_epochs=warmup, per_epoch=False)
     optimizer = torch.optim.AdamW(list(groups(net.to(task.device), recipe)), lr=recipe.lr)
     scaler = torch.amp.GradScaler(task.device.type, enabled=task.dtype == torch.float16)
-    batches = labelled_batches(task.train, crops(task.image), task, batch, total, recipe.seed)
     losses: list[Tensor] = []
     result: Score | TargetScore | None = None
-    for index, (x, labels) in enumerate(batches):
-        step = Step(index, total, per_epoch)
-        seed_step(recipe.seed, index)
+    for step, x, labels in batches:
+        seed_step(recipe.seed, step.index)
         for group in optimizer.param_groups:
             group["lr"] = schedule.at(step) * group["lr_scale"]
-        x, target = mix(x, goal.targets(labels), recipe, index)
+        x, target = mix(x, goal.targets(labels), recipe, step.index)
         with torch.autocast(task.device.type, task.dtype, enabled=task.dtype != torch.float32):
             loss = goal.loss(net.train()(x), target)
         optimizer.zero_grad(set_to_none=True)
@@ -114,20 +94,19 @@ def finetune(
         scaler.step(optimizer)
         scaler.update()
         losses.append(loss.detach())
-        if (index + 1) % every == 0 or index + 1 == total:
+        if step.next.index % every == 0 or step.next.index == step.total:
             mean = float(torch.stack(losses).mean())
             if not math.isfinite(mean):
-                raise DivergedError(f"the loss is {mean} at step {index + 1}", "lower --lr, or --precision fp32")
+                raise DivergedError(f"the loss is {mean} at step {step.next.index}", "lower --lr, or --precision fp32")
             losses, result = [], _test(net, task, recipe, goal)
-            epoch = round((index + 1) / per_epoch, 4)
-            line = {"step": index + 1, "epoch": epoch, "loss": mean, "lr": schedule.at(step)}
+            line = {"step": step.next.index, "epoch": step.epochs_done, "loss": mean, "lr": schedule.at(step)}
             report(line | {goal.key: result.as_dict()[goal.key]})
     assert result is not None
     return result
 
 
 def groups(net: Classifier, recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Parameters of equal depth and decay; ``lr_scale`` falls by ``layer_decay`` with each layer below the head.
+    """Return parameters of equal depth and decay; ``lr_scale`` falls by ``layer_decay`` with each layer below the head.
 
     Layers are those of ``Backbone.layer_depths``. Biases and norms (one axis or none) and position and class tokens are
     not decayed.
@@ -147,7 +126,7 @@ def groups(net: Classifier, recipe: Recipe) -> Iterator[dict[str, Any]]:
 
 
 def mix(x: Tensor, target: Tensor, recipe: Recipe, index: int) -> tuple[Tensor, Tensor]:
-    """Images and targets, each mixed or patched with those of the batch in reverse; by (seed, step) alone."""
+    """Return images and targets, each mixed or patched with those of the batch in reverse; by (seed, step) alone."""
     kinds = [name for name in ("mixup", "cutmix") if getattr(recipe, name) > 0]
     if not kinds:
         return x, target
@@ -168,40 +147,13 @@ def mix(x: Tensor, target: Tensor, recipe: Recipe, index: int) -> tuple[Tensor, 
     return x, share * target + (1 - share) * target.flip(0)
 
 
-def crops(image: ImageSpec, interpolation: Literal["bilinear", "bicubic"] = "bicubic") -> ViewPlan:
-    """The one view of training with labels: a random crop of 8 to 100 % of the area, and a flip."""
-    view = ViewSpec(size=image.size, interpolation=interpolation, order=("flip",))
-    return ViewPlan((view,), (), image.mean, image.std)
-
-
 def save(path: Path, net: Classifier, meta: Meta, classes: list[str]) -> None:
-    """The fine-tuned network as a checkpoint whose encoder every command reads; atomic.
+    """Write the fine-tuned network as a checkpoint whose encoder every command reads; atomic.
 
     ``meta`` is that of the checkpoint it came from, with the step and data of the fine-tuning.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     write(path, tensors, meta.but(encoder="backbone.", classes=classes))
-
-
-def labelled_batches(
-    images: Source, plan: ViewPlan, task: Task, batch: int, total: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """``total`` batches of augmented ``images`` (B, 3, S, S) and their labels (B,), on the task's device."""
-    augment = Augment(plan, seed)
-    loader = Loader(
-        images,
-        augment.geometric,
-        batch_size=batch,
-        seed=seed,
-        start_step=0,
-        total_steps=total,
-        workers=task.workers,
-    )
-    with closing(loader):
-        for part in loader:
-            views = augment(part, task.device)
-            assert views.labels is not None
-            yield views.globals[0], views.labels
 
 
 def _test(net: Classifier, task: Task, recipe: Recipe, goal: Goal) -> Score | TargetScore:

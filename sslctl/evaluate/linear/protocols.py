@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ...backbones import Backbone
 from ...data.source import Source
 from ...errors import DataError, DivergedError, SpecError, closest
-from ...schedule import Schedule, Step
+from ...schedule import Schedule
 from ..features.extract import Features, extract
 from ..features.stream import frozen
-from ..finetune.training import Task, crops, labelled_batches
+from ..labelled_training import LabelledBatches, Task
 from ..score import Score, judge, ranks, score
 from .logistic import split
 from .sgd_heads import Heads, Rule
@@ -79,7 +79,7 @@ PROTOCOLS = {
 
 
 def find_protocol(name: str, epochs: float | None = None) -> Protocol:
-    """The protocol of that name, with another length where ``epochs`` is given. Raises SpecError for an unknown one."""
+    """Return the protocol of that name, with length ``epochs`` if given. Raises SpecError."""
     if name not in PROTOCOLS:
         known = ["lbfgs", *PROTOCOLS]
         raise SpecError(f"--protocol '{name}': no such protocol{closest(name, known)}", f"one of {', '.join(known)}")
@@ -109,7 +109,7 @@ class Reader(nn.Module):
         return torch.cat(parts, 1).float()
 
     def parts(self, x: Tensor) -> Sequence[Tensor]:
-        """``forward``'s columns by what they are read for."""
+        """Return ``forward``'s columns by what they are read for."""
         return torch.split(x, self.widths, 1)
 
 
@@ -120,7 +120,7 @@ def evaluate(
     seed: int = 0,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Score, Features]:
-    """The score by ``protocol``, and the features of the test images.
+    """Return the score by ``protocol``, and the features of the test images.
 
     All heads learn from the same pass over augmented images. Where there are several, the one that does best on a
     seeded, stratified tenth of the *training* images is taken; these are not learnt from, and the test images decide
@@ -159,14 +159,12 @@ def evaluate(
 def train(
     reader: Reader, images: Source, task: Task, protocol: Protocol, seed: int, report: Callable[[int, int], None]
 ) -> list[Heads]:
-    """Heads for each of ``reader.reads`` and each rate, trained in one pass over augmented ``images``."""
-    batch = min(protocol.batch_size, len(images))
-    per_epoch = len(images) // batch
-    total = max(1, round(protocol.epochs * per_epoch))
+    """Return heads for each of ``reader.reads`` and each rate, trained in one pass over augmented ``images``."""
+    batches = LabelledBatches(images, task, protocol.batch_size, protocol.epochs, seed, protocol.interpolation)
     schedule = Schedule(
         base=1.0, shape=protocol.schedule, per_epoch=protocol.per_epoch, milestones=_milestones(protocol)
     )
-    factor = batch / 256 if protocol.scaled else 1.0
+    factor = batches.size / 256 if protocol.scaled else 1.0
     heads = [
         Heads(
             width,
@@ -180,20 +178,19 @@ def train(
         )
         for width in reader.widths
     ]
-    batches = labelled_batches(images, crops(task.image, protocol.interpolation), task, batch, total, seed)
     with frozen(reader), torch.no_grad():
-        for index, (x, labels) in enumerate(batches):
+        for step, x, labels in batches:
             with torch.autocast(task.device.type, task.dtype, enabled=task.dtype != torch.float32):
                 found = reader(x)
-            now = factor * schedule.at(Step(index, total, per_epoch))
+            now = factor * schedule.at(step)
             for head, part in zip(heads, reader.parts(found), strict=True):
                 head.step(part, labels, now)
-            report((index + 1) * batch, total * batch)
+            report(step.next.index * batches.size, step.total * batches.size)
     return heads
 
 
 def _milestones(protocol: Protocol) -> tuple[float, ...]:
-    """At the same shares of the training where its length is another than the paper's."""
+    """Return milestones at the same shares of the training as the paper's."""
     return tuple(m * protocol.epochs / PROTOCOLS[protocol.name].epochs for m in protocol.milestones)
 
 
@@ -203,7 +200,7 @@ def _extract(reader: Reader, source: Source, task: Task) -> Features:
 
 
 def _top1(heads: Heads, x: Tensor, labels: Tensor) -> Tensor:
-    """(L,) shares of images whose class comes first."""
+    """Return (L,) shares of images whose class comes first."""
     device = heads.weight.device
     right = torch.zeros(len(heads.rates))
     for part, own in zip(torch.split(x, 1024), torch.split(labels, 1024), strict=True):

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ...layers.trust import larc
 from ...runtime.device import fast_matmul
 
 Rule = Literal["sgd", "nesterov", "larc"]
@@ -42,11 +43,11 @@ class Heads:
 
     @property
     def finite(self) -> Tensor:
-        """(L,) whether a head still holds numbers: too high a rate ends beyond them."""
+        """Return (L,) whether a head still holds numbers, which too high a rate ends."""
         return torch.isfinite(self.weight).flatten(1).all(1)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits (L, B, C) of ``x`` (B, d)."""
+        """Return logits (L, B, C) of ``x`` (B, d)."""
         return (
             torch.addmm(self.bias.flatten(), x, self.weight.flatten(0, 1).T)
             .view(len(x), *self.bias.shape)
@@ -54,7 +55,7 @@ class Heads:
         )
 
     def step(self, x: Tensor, labels: Tensor, factor: float) -> None:
-        """One step on the mean cross-entropy of ``x`` (B, d), at ``factor`` times each rate."""
+        """Take one step on the mean cross-entropy of ``x`` (B, d), at ``factor`` times each rate."""
         with fast_matmul(x):
             self._step(x, labels, factor)
 
@@ -76,14 +77,12 @@ class Heads:
             w.addcmul_(update, self.rates.view(-1, *[1] * (w.ndim - 1)), value=-factor)
 
     def _update(self, w: Tensor, g: Tensor, m: Tensor) -> Tensor:
-        g = _larc(w, g, self.weight_decay) if self.rule == "larc" else g.add_(w, alpha=self.weight_decay)
+        if self.rule == "larc":  # each head by itself
+            axes = tuple(range(1, w.ndim))
+            w_norm, g_norm = (torch.linalg.vector_norm(t, dim=axes, keepdim=True) for t in (w, g))
+            scale, decay = larc(w_norm, g_norm, self.weight_decay)
+            g = scale * (g + decay * w)
+        else:
+            g = g.add_(w, alpha=self.weight_decay)
         m.mul_(self.momentum).add_(g)
         return g.add_(m, alpha=self.momentum) if self.rule == "nesterov" else m
-
-
-def _larc(w: Tensor, g: Tensor, decay: float, trust: float = 0.001) -> Tensor:
-    """NVIDIA/apex LARC without clipping, head by head: trust * |w| / (|g| + decay * |w|) * (g + decay * w)."""
-    axes = tuple(range(1, w.ndim))
-    wn, gn = (torch.linalg.vector_norm(t, dim=axes, keepdim=True) for t in (w, g))
-    some = (wn > 0) & (gn > 0)
-    return torch.where(some, trust * wn / (gn + decay * wn + 1e-8) * (g + decay * w), g)

@@ -20,7 +20,7 @@ from sslctl.cli.main import app
 from sslctl.data.source import ArraySource
 from sslctl.engine.optimizers import LARC
 from sslctl.errors import DivergedError, SpecError
-from sslctl.evaluate.finetune.training import Task
+from sslctl.evaluate.labelled_training import Task
 from sslctl.evaluate.linear.protocols import DINOV2_RATES, PROTOCOLS, Read, Reader, evaluate, find_protocol, train
 from sslctl.evaluate.linear.sgd_heads import Heads
 from sslctl.runs.meta import ImageSpec

@@ -1,4 +1,4 @@
-"""Maps over a run: which steps and images, resumed from a file, the encoder left the same, damaged files ignored."""
+"""Maps of the same images over a run: taken when they are due, kept on disk, the encoder as it was."""
 
 from __future__ import annotations
 
@@ -7,104 +7,98 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from sslctl.backbones import Backbone, attention, build_backbone, own_grad_cam
+from sslctl.backbones import Backbone, attention, build_backbone
 from sslctl.data.source import ArraySource
 from sslctl.spec.schema import BackboneSpec
 from sslctl.views.evaluation import EvalTransform
 from sslctl.visualize.maps.over_time import (
     FILE,
     IMAGES,
+    MAX_SIDE,
+    SHARES,
     MapHistory,
     MapRecorder,
     evenly_spaced,
-    fixed_images,
     mean_maps,
     read_maps,
     shrink,
     write_maps,
 )
 
-TRANSFORM = EvalTransform(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-VIT = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
-
-
-def net(arch: str = "vit_tiny_patch16_224", **args: object) -> Backbone:
-    torch.manual_seed(0)
-    return build_backbone(BackboneSpec(arch=arch, args=args or VIT), 32)
+TRANSFORM = EvalTransform(32, (0.5,) * 3, (0.5,) * 3)
 
 
 @pytest.fixture
-def source() -> ArraySource:
-    return ArraySource("set", np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8))
+def vit() -> Backbone:
+    torch.manual_seed(0)
+    args = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    return build_backbone(BackboneSpec(arch="vit_tiny_patch16_224", args=args), 32)
 
 
-def test_positions_are_evenly_spaced_and_not_at_the_ends() -> None:
-    assert evenly_spaced(range(101), 3) == [25, 50, 75]
-    assert evenly_spaced(range(3), 5) == [0, 1, 2]
-    assert len(evenly_spaced(range(7), 6)) == len(set(evenly_spaced(range(7), 6)))
+def source(n: int = 20, seed: int = 0) -> ArraySource:
+    return ArraySource("set", np.random.default_rng(seed).integers(0, 256, (n, 40, 40, 3), dtype=np.uint8))
 
 
-def test_images_are_those_of_the_set_as_the_encoder_sees_them(source: ArraySource) -> None:
-    images, names = fixed_images(source, TRANSFORM, 4)
-    at = evenly_spaced(source, 4)
-    assert names == [source.item_name(i) for i in at]
-    assert torch.equal(images, torch.stack([TRANSFORM.crop(source.read(i)) for i in at]))
-    assert shrink(images) is images and shrink(torch.zeros(1, 3, 400, 400, dtype=torch.uint8)).shape[-1] == 160
-
-
-def test_maps_are_attention_of_a_vit_and_grad_cam_of_a_resnet() -> None:
-    x = torch.randn(2, 3, 32, 32)
-    vit, resnet = net().eval(), net("resnet18", channels=[4, 4, 8, 8]).eval()
-    torch.testing.assert_close(mean_maps(vit, x), attention(vit, x).mean(1).detach())
-    torch.testing.assert_close(mean_maps(resnet, x), own_grad_cam(resnet, x).mean(1).detach())
-
-
-def test_maps_are_recorded_at_shares_of_the_run_and_the_encoder_stays_the_same(
-    source: ArraySource, tmp_path: Path
-) -> None:
-    encoder = net("resnet18", channels=[4, 4, 8, 8]).train()
-    before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    recorder = MapRecorder(tmp_path, encoder, source, TRANSFORM, 100)
+def test_looks_are_taken_at_shares_of_the_run_and_kept(vit: Backbone, tmp_path: Path) -> None:
+    vit.train()
+    before = {name: value.clone() for name, value in vit.state_dict().items()}
+    recorder = MapRecorder(tmp_path, vit, source(), TRANSFORM, total=100)
     recorder.begin(0)
     for step in range(1, 101):
         recorder.at(step)
-    history = read_maps(tmp_path / FILE)
-    assert history is not None and sorted(history.maps) == [0, 2, 5, 10, 20, 40, 70, 100]
-    assert len(history.images) == len(history.names) == IMAGES
-    assert encoder.training and all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    recorded = read_maps(tmp_path / FILE)
+    assert recorded is not None and list(recorded.maps) == [round(100 * share) for share in SHARES]
+    assert recorded.images.shape == (IMAGES, 3, 32, 32) and recorded.maps[0].shape == (IMAGES, 4, 4)
+    assert vit.training and all(torch.equal(before[name], value) for name, value in vit.state_dict().items())
 
 
-def test_a_resumed_run_keeps_the_maps_up_to_its_step(source: ArraySource, tmp_path: Path) -> None:
-    encoder = net()
-    first = MapRecorder(tmp_path, encoder, source, TRANSFORM, 100)
-    for step in (0, 10, 70):
+def test_a_resumed_run_takes_up_what_was_seen_before_its_step(vit: Backbone, tmp_path: Path) -> None:
+    first = MapRecorder(tmp_path, vit, source(), TRANSFORM, total=100)
+    first.begin(0)
+    for step in (5, 40):
         first.at(step)
+    again = MapRecorder(tmp_path, vit, source(), TRANSFORM, total=100)
+    again.begin(10)
+    assert list(again.history.maps) == [0, 5, 10], "that of step 40 will be seen again"
+    other = MapRecorder(tmp_path, vit, source(seed=1), TRANSFORM, total=100)
+    other.begin(10)
+    assert list(other.history.maps) == [10], "other images begin anew"
+
+
+def test_a_vit_shows_the_mean_of_its_heads_and_others_a_map_of_their_own(vit: Backbone) -> None:
+    x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        for module in encoder.modules():
-            if isinstance(module, nn.Linear):
-                module.weight.mul_(3)
-    second = MapRecorder(tmp_path, encoder, source, TRANSFORM, 100)
-    second.begin(30)
-    history = read_maps(tmp_path / FILE)
-    assert history is not None and sorted(history.maps) == [0, 10, 30]
-    assert torch.equal(history.maps[10], first.history.maps[10])
-    assert not torch.equal(history.maps[30], history.maps[10])
-    other = ArraySource("other", np.zeros((20, 32, 32, 3), np.uint8))
-    third = MapRecorder(tmp_path, encoder, other, TRANSFORM, 100)
-    third.begin(30)
-    assert sorted(third.history.maps) == [30], "maps of other images are dropped"
+        torch.testing.assert_close(mean_maps(vit, x), attention(vit, x).mean(1))
+    resnet = build_backbone(BackboneSpec(arch="resnet18", args={"channels": [4, 4, 8, 8], "layers": [1, 1, 1, 1]}), 64)
+    found = mean_maps(resnet.eval(), torch.randn(2, 3, 64, 64))
+    assert found.shape == (2, 2, 2) and torch.isfinite(found).all()
+    assert all(p.grad is None for p in resnet.parameters())
 
 
-def test_a_missing_or_damaged_file_has_no_maps(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("n", "count", "places"), [(3, 6, [0, 1, 2]), (11, 3, [2, 5, 8]), (100, 1, [50]), (6, 6, [0, 1, 2, 3, 4, 5])]
+)
+def test_places_are_evenly_spaced(n: int, count: int, places: list[int]) -> None:
+    assert evenly_spaced(range(n), count) == places
+
+
+def test_images_are_no_larger_than_a_page_needs() -> None:
+    small, large = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.full((1, 3, 224, 224), 9, dtype=torch.uint8)
+    assert shrink(small) is small
+    assert shrink(large).shape == (1, 3, MAX_SIDE, MAX_SIDE) and bool((shrink(large) == 9).all())
+
+
+def test_files_read_back_and_damaged_ones_are_none(tmp_path: Path) -> None:
+    history = MapHistory(
+        torch.zeros(2, 3, 4, 4, dtype=torch.uint8), ["a", "b"], {3: torch.ones(2, 1, 1), 10: torch.zeros(2, 1, 1)}
+    )
     path = tmp_path / FILE
-    assert read_maps(path) is None
-    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    write_maps(path, MapHistory(images, ["a", "b"], {3: torch.ones(2, 4, 4)}))
-    history = read_maps(path)
-    assert history is not None and history.names == ["a", "b"] and history.maps.keys() == {3}
-    write_maps(path, MapHistory(images, ["a"], {}))
-    assert read_maps(path) is None, "two images, one name"
-    path.write_bytes(b"nonsense")
+    write_maps(path, history)
+    found = read_maps(path)
+    assert found is not None and found.names == ["a", "b"] and list(found.maps) == [3, 10]
+    assert torch.equal(found.maps[3], history.maps[3]) and torch.equal(found.images, history.images)
+    path.write_bytes(path.read_bytes()[:-3])
+    assert read_maps(path) is None and read_maps(tmp_path / "gone") is None
+    write_maps(path, MapHistory(torch.zeros(2, 3, 4, 4), ["a", "b"], {}))  # float, not uint8
     assert read_maps(path) is None

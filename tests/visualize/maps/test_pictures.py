@@ -1,8 +1,9 @@
-"""Maps as files: their names, contents and entries; broken images listed, one image in memory at a time."""
+"""Maps as files: which pictures, under which names, and none outside the folder."""
 
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,68 +13,84 @@ from PIL import Image
 
 from sslctl.backbones import Backbone, build_backbone
 from sslctl.data.decode import Pixels
+from sslctl.data.folder import open_folder
 from sslctl.data.source import ArraySource, FileSource
 from sslctl.errors import SpecError
 from sslctl.spec.schema import BackboneSpec
 from sslctl.visualize.maps.attention import MapOptions, attention_maps
-from sslctl.visualize.maps.pictures import output_names, parse_pictures, write_maps
-from sslctl.visualize.paint import colour, mask_picture
+from sslctl.visualize.maps.pictures import PICTURES, output_names, paint_maps, parse_pictures, write_maps
 
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-RNG = np.random.default_rng(0)
+from ...training import picture_folder
 
 
-def looking(size: int, kind: str = "attention", block: int = -1, share: float = 0.6) -> MapOptions:
-    return MapOptions(kind, size, MEAN, STD, block, share)
+def source(*names: str) -> FileSource:
+    return FileSource("photos", "/photos", names)
+
+
+def test_names_are_all_different_and_stay_in_the_folder() -> None:
+    names = ["a/1.jpg", "a/1.png", "a/2.jpg", "../out.jpg", "/etc/passwd.png", "b<i>\n.jpg", "a/2_.jpg"]
+    found = output_names(source(*names))
+    assert found[:4] == ["a/1.jpg", "a/1.png", "a/2", "out"] and found[4] == "passwd"
+    assert len(set(found)) == len(found) and not any(set(name) & set("<>\n\\") for name in found)
+    assert not any(Path(name).is_absolute() or ".." in Path(name).parts for name in found)
+    assert output_names(source("x.jpg", "sub/../x.jpg")) == ["x.jpg", "x.jpg_"]
+
+
+def test_words_for_pictures() -> None:
+    assert parse_pictures("sheet, overlay") == ["sheet", "overlay"] and parse_pictures(",".join(PICTURES)) == list(
+        PICTURES
+    )
+    with pytest.raises(SpecError, match="--pictures 'shet'.*did you mean 'sheet'"):
+        parse_pictures("mean,shet")
 
 
 @pytest.fixture(scope="module")
 def vit() -> Backbone:
     torch.manual_seed(0)
     args = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
-    net = build_backbone(BackboneSpec(arch="vit_tiny_patch16_224", args=args), 32)
-    with torch.no_grad():
-        for block in net.net.blocks:
-            block.attn.qkv.weight *= 20  # fresh weights look everywhere alike
-    return net.eval()
+    return build_backbone(BackboneSpec(arch="vit_tiny_patch16_224", args=args), 32).eval()
 
 
-def test_a_folder_becomes_pictures_and_broken_images_a_list(vit: Backbone, tmp_path: Path) -> None:
-    (tmp_path / "in" / "deep").mkdir(parents=True)
-    names = ["a.jpg", "a.png", "deep/b c.webp", "bad.png", "wide.png"]
-    sizes = {"a.jpg": (40, 30), "a.png": (64, 64), "deep/b c.webp": (20, 90), "wide.png": (300, 10)}
-    for name, size in sizes.items():
-        Image.fromarray(RNG.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(tmp_path / "in" / name)
-    (tmp_path / "in" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    source = FileSource("in", str(tmp_path / "in"), names)
-    out = tmp_path / "out"
-    heard: list[tuple[int, int]] = []
-    written, failed = write_maps(vit, source, out, looking(32), raw=True, progress=lambda i, n: heard.append((i, n)))
-    assert [Path(f["image"]).name for f in failed] == ["bad.png"] and failed[0]["reason"]
-    assert heard == [(i, 5) for i in range(1, 6)]
-    kinds = ["head0", "head1", "mask0", "mask1", "mean", "overlay", "sheet", "union"]
-    stems = ["a.jpg", "a.png", "deep/b c", "wide"]
-    files = sorted(str(p.relative_to(out)) for p in out.rglob("*.png"))
-    assert files == sorted(f"{stem}_{kind}.png" for stem in stems for kind in kinds)
-    assert sorted(str(p.relative_to(out)) for p in out.rglob("*.npy")) == [f"{stem}.npy" for stem in stems]
-    assert [Path(f).exists() for entry in written for f in entry["files"]] == [True] * 36
-    expected = attention_maps(vit, source.read(0), looking(32))
-    height, width = expected.image.shape[:2]
-    assert (written[0]["size"], written[0]["grid"]) == ([height, width], list(expected.grid))
-    assert np.array_equal(np.load(out / "a.jpg.npy"), expected.raw.numpy())
-    for kind, painted in (("mean", colour(expected.mean.numpy())), ("mask1", mask_picture(expected.masks[1].numpy()))):
-        with Image.open(out / f"a.jpg_{kind}.png") as found:
-            assert np.array_equal(np.asarray(found), painted)
+LOOK = MapOptions("attention", 32, (0.5,) * 3, (0.5,) * 3)
 
 
-def test_only_the_pictures_that_are_asked_for(vit: Backbone, tmp_path: Path) -> None:
-    source = ArraySource("two", RNG.integers(0, 256, (2, 24, 24, 3), dtype=np.uint8))
-    write_maps(vit, source, tmp_path, looking(24, "rollout"), pictures=parse_pictures("sheet, mean"))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        f"two_{i}_{kind}.png" for i in "01" for kind in ("mean", "sheet")
+def test_every_picture_asked_for_is_written_and_unreadable_images_are_named(vit: Backbone, tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "pictures", 4)
+    (folder / "class1" / "003.jpg").write_bytes(b"")
+    source = open_folder(str(folder), "train")
+    seen: list[tuple[int, int]] = []
+    written, failed = write_maps(
+        vit, source, tmp_path / "out", LOOK, pictures=["heads", "sheet"], raw=True,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert seen == [(i, 4) for i in range(1, 5)] and len(written) == 3
+    assert [Path(one["image"]).name for one in failed] == ["003.jpg"] and "0 bytes" in failed[0]["reason"]
+    first = written[0]
+    assert [Path(path).name for path in first["files"]] == [
+        "000_head0.png",
+        "000_head1.png",
+        "000_sheet.png",
+        "000.npy",
     ]
-    with pytest.raises(SpecError, match="did you mean 'overlay'"):
-        parse_pictures("sheet,overly")
+    raw = np.load(first["files"][-1])
+    assert raw.dtype == np.float32 and list(raw.shape) == [2, *first["grid"]] and first["stride"] == 8
+    height, width = first["size"]
+    with Image.open(first["files"][0]) as head:
+        assert head.size == (width, height)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["class0", "class1"]
+
+
+def test_of_a_single_map_there_are_no_heads_beside_its_mean(vit: Backbone) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    maps = attention_maps(vit, image, LOOK)
+    assert [name for name, _ in paint_maps(maps, PICTURES)] == [
+        "head0", "head1", "mask0", "mask1", "mean", "union", "overlay", "sheet",
+    ]  # fmt: skip
+    alone = replace(maps, raw=maps.raw[:1])
+    assert [name for name, _ in paint_maps(alone, PICTURES)] == ["mean", "union", "overlay", "sheet"]
+    overlay = dict(paint_maps(maps, ["overlay", "mean"]))
+    expected = np.rint(0.4 * maps.image + 0.6 * overlay["mean"]).astype(np.uint8)
+    assert (overlay["overlay"] == expected).all()
 
 
 class Counting(ArraySource):
@@ -93,14 +110,6 @@ class Counting(ArraySource):
 
 
 def test_one_image_at_a_time_is_in_memory(vit: Backbone, tmp_path: Path) -> None:
-    source = Counting("many", RNG.integers(0, 256, (12, 24, 24, 3), dtype=np.uint8))
-    write_maps(vit, source, tmp_path, looking(24), pictures=["overlay"])
+    source = Counting("many", np.random.default_rng(0).integers(0, 256, (12, 24, 24, 3), dtype=np.uint8))
+    write_maps(vit, source, tmp_path, LOOK, pictures=["overlay"])
     assert source.most <= 2 and source.alive <= 1  # the one before is let go when the next is there
-
-
-def test_output_names_stay_inside_and_differ(tmp_path: Path) -> None:
-    names = ["x.png", "x.jpg", "../up.png", "/etc/up.png", "a:b.png", "a?b.png", "plain.tar.png"]
-    found = output_names(FileSource("f", str(tmp_path), names))
-    assert found == ["x.png", "x.jpg", "up.png", "up.png_", "a_b.png", "a_b.png_", "plain.tar"]
-    array = ArraySource("demo set", np.zeros((2, 8, 8, 3), np.uint8))
-    assert output_names(array) == ["demo set_0", "demo set_1"]
