@@ -24,7 +24,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def open_pack(path: str, split: Split) -> ArraySource:
-    """The images of the pack ``path``.
+    """Open the images of the pack ``path``.
 
     Keys are ``images``, with optional ``labels`` and ``classes`` (in safetensors a JSON list in the metadata). A pack
     with ``train_images`` and ``val_images`` or ``test_images`` has parts. Pickled objects are never loaded.
@@ -44,7 +44,7 @@ def open_pack(path: str, split: Split) -> ArraySource:
 
 
 def pack_has_parts(path: str) -> bool:
-    """Whether the pack has images of its own for evaluation."""
+    """Return whether the pack has images of its own for evaluation."""
     return not {"val_images", "test_images"}.isdisjoint(pack_keys(path))
 
 
@@ -85,7 +85,7 @@ def _reading(path: str) -> Iterator[None]:
 
 
 def _as_images(path: str, images: NDArray[Any]) -> Pixels:
-    """uint8 (n, H, W, 3)."""
+    """Return uint8 images (n, H, W, 3)."""
     what = f"{printable(path)}: images are {images.dtype} {images.shape}"
     if images.dtype != np.uint8:
         raise DataError(f"{what}, not uint8", "store pixel values 0-255 as uint8")

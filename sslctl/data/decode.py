@@ -51,7 +51,7 @@ class BadImage(DataError):
 
 
 def decode_file(path: str, at_least: int | None = None) -> Pixels:
-    """Pixels of the image in ``path``, uint8 (H, W, 3) RGB.
+    """Decode the image in ``path`` to uint8 (H, W, 3) RGB.
 
     The EXIF orientation is applied. Alpha is dropped, not composited: the colours below it stay, as training tools
     and timm read them. Grey of 16 bits is scaled to 8, animations give their first frame, colour profiles are ignored.
@@ -64,7 +64,7 @@ def decode_file(path: str, at_least: int | None = None) -> Pixels:
 
 
 def header_size(path: str) -> tuple[int, int]:
-    """(width, height) from the header alone, before any EXIF rotation. Raises BadImage."""
+    """Return (width, height) from the header alone, before any EXIF rotation. Raises BadImage."""
     with _open(path) as file:
         return _header(file).size
 
@@ -104,7 +104,7 @@ def _decode(file: IO[bytes], at_least: int | None) -> Pixels:
 
 
 def by_simplejpeg(image: Image.Image, file: IO[bytes]) -> Pixels | None:
-    """A JPEG's stored pixels through simplejpeg where that is installed: Pillow's bits in two thirds of its time.
+    """Decode a JPEG's stored pixels by simplejpeg if installed: Pillow's bits in two thirds of its time.
 
     Both hand the file to libjpeg-turbo, but Pillow goes through rows of four bytes a pixel. None for all else, and for
     whatever is not in perfect order, which Pillow then decides on.

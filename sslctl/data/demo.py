@@ -45,7 +45,7 @@ _SHARE = {"flat": 0.0, "graded": 0.5, "noise": 0.5, "stripes": 0.5, "checks": 0.
 
 
 class DemoSource(ArraySource):
-    """``masks`` (n, H, W) is 255 on the shape and 0 beside it."""
+    """The demo set, with ``masks`` (n, H, W) that are 255 on the shape and 0 elsewhere."""
 
     masks: Pixels
 
@@ -56,7 +56,7 @@ class DemoSource(ArraySource):
 
 
 def open_demo(name: str, split: Split, *, n: int | None = None, size: int = SIZE, seed: int = 0) -> DemoSource:
-    """The set ``name`` of DEMOS: 4000 images to train on, 1000 others for evaluation.
+    """Draw the set ``name`` of DEMOS: 4000 images to train on, 1000 others for evaluation.
 
     Image i depends on (name, split, size, seed, i) alone, so a smaller ``n`` gives the first of the same images.
     """
@@ -72,7 +72,7 @@ def open_demo(name: str, split: Split, *, n: int | None = None, size: int = SIZE
 
 
 def _coverages(names: list[str], size: int, stream: int) -> Pixels:
-    """uint8 (n, H, W): how much of each pixel the shape covers, in random pose, size, aspect and shear."""
+    """Return uint8 (n, H, W): how much of each pixel the shape covers, in random pose, size and shear."""
     n, fine = len(names), size * _FINE
     u = _uniform(stream, 0, n, 10)
     turn, radius = _within(u[:, 0], -0.35, 0.35), _within(u[:, 1], 0.24, 0.44) * fine
@@ -99,7 +99,7 @@ def _coverages(names: list[str], size: int, stream: int) -> Pixels:
 
 
 def _compose(coverage: Pixels, level: Level, stream: int) -> Pixels:
-    """uint8 (n, H, W, 3): the shapes filled and laid on grounds of another brightness, with pixel noise."""
+    """Fill the shapes and lay them on grounds of another brightness, with pixel noise: uint8 (n, H, W, 3)."""
     n, size, _ = coverage.shape
     fill_kinds, ground_kinds, colors = _paints(n, level, stream)
     angles, waves = _uniform(stream, 1, n, 2) * math.pi, _uniform(stream, 2, n, 4)
@@ -131,7 +131,7 @@ def _compose(coverage: Pixels, level: Level, stream: int) -> Pixels:
 
 
 def _blend(two: Floats, share: Floats) -> Floats:
-    """Of the ``two`` values (n, 2) of an image the first, towards the second by ``share`` (n, H, W)."""
+    """Blend the ``two`` values (n, 2) of each image by ``share`` (n, H, W) of the second."""
     a, b = two[:, 0, None, None], two[:, 1, None, None]
     mixed = (b - a) * share
     mixed += a
@@ -139,7 +139,7 @@ def _blend(two: Floats, share: Floats) -> Floats:
 
 
 def _paints(n: int, level: Level, stream: int) -> tuple[NDArray[Any], NDArray[Any], Floats]:
-    """Kinds of fill and ground (n,), their two colours each (n, 2, 2, 3), redrawn until they differ in brightness."""
+    """Draw kinds of fill and ground (n,), and two colours of each (n, 2, 2, 3) that differ in brightness."""
     kinds = np.empty((2, n), object)
     colors = np.empty((n, 2, 2, 3))
     todo = np.arange(n)
@@ -158,7 +158,7 @@ def _paints(n: int, level: Level, stream: int) -> tuple[NDArray[Any], NDArray[An
 
 
 def _patterns(kinds: NDArray[Any], size: int, angle: Floats, wave: Floats, texture: Floats | None) -> Floats:
-    """(n, H, W) in [0, 1]: where each pattern shows its second colour."""
+    """Return (n, H, W) in [0, 1]: where each pattern shows its second colour."""
     grid = np.linspace(-1, 1, size)
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     along = cos * grid[None, None, :] + sin * grid[None, :, None]  # (n, H, W)
@@ -183,7 +183,7 @@ def _patterns(kinds: NDArray[Any], size: int, angle: Floats, wave: Floats, textu
 
 
 def _clouds(white: Floats, exponent: Floats) -> Floats:
-    """(n, H, W) noise whose power falls with frequency to the ``exponent`` (n, 1, 1), stretched to [0, 1]."""
+    """Draw noise (n, H, W) whose power falls with frequency to the ``exponent`` (n, 1, 1), within [0, 1]."""
     size = white.shape[-1]
     square = np.fft.fftfreq(size)[:, None] ** 2 + np.fft.rfftfreq(size)[None] ** 2
     square[0, 0] = np.inf
@@ -193,7 +193,7 @@ def _clouds(white: Floats, exponent: Floats) -> Floats:
 
 
 def _rgb(u: Floats) -> Floats:
-    """Colours (…, 3) of uniform hue, saturation up to 0.9 and value from 0.1, out of uniforms (…, 3)."""
+    """Return colours (…, 3) of uniform hue, saturation up to 0.9 and value from 0.1, from uniforms (…, 3)."""
     hue, saturation, value = 6 * u[..., 0, None], 0.9 * u[..., 1, None], _within(u[..., 2, None], 0.1, 1)
     k = (np.array([5, 3, 1]) + hue) % 6
     return np.asarray(value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1))
@@ -208,5 +208,5 @@ def _generator(*key: int) -> np.random.Generator:
 
 
 def _uniform(stream: int, purpose: int, n: int, width: int) -> Floats:
-    """(n, width) in [0, 1); row i does not depend on n."""
+    """Draw (n, width) in [0, 1); row i does not depend on n."""
     return _generator(stream, purpose).random((n, width))

@@ -22,7 +22,7 @@ def _circle(x: float, y: float, radius: float) -> Points:
 
 
 def _corners(radii: Sequence[float], first: float = -math.pi / 2) -> Points:
-    """Points at equal angles, at ``radii`` in turn."""
+    """Return points at equal angles, at ``radii`` in turn."""
     angles = first + 2 * math.pi * np.arange(len(radii)) / len(radii)
     return np.asarray(np.array(radii)[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1))
 

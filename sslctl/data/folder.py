@@ -21,7 +21,7 @@ _FOREIGN = {f".{name}" for name in _FOREIGN_NAMES.split()}
 
 
 def open_folder(path: str, split: Split) -> FileSource:
-    """The images of the folder ``path``, or of its part ``split`` where it has parts.
+    """Open the images of the folder ``path``, or of its part ``split`` if it has parts.
 
     - *Parts*: a folder with both ``train`` (or ``training``) and ``val``, ``valid``, ``validation`` or ``test`` in it.
       Anything beside those two is left out.
@@ -33,21 +33,21 @@ def open_folder(path: str, split: Split) -> FileSource:
     """
     parts = folder_parts(path)
     root = path if parts is None else os.path.join(path, parts[split])
-    found = find_images(root)
-    if not found.names:
-        raise _no_images(root, found)
-    classes = [name.split("/")[0] for name in found.names if name.count("/") == 1]
-    if len(classes) == len(found.names):
+    listing = find_images(root)
+    if not listing.names:
+        raise _no_images(root, listing)
+    classes = [name.split("/")[0] for name in listing.names if name.count("/") == 1]
+    if len(classes) == len(listing.names):
         labels, names = labels_from_names(classes)
-        source = FileSource(root, root, found.names, labels, names)
+        source = FileSource(root, root, listing.names, labels, names)
     else:
-        source = FileSource(root, root, found.names)
-    source.notes = _notes(found)
+        source = FileSource(root, root, listing.names)
+    source.notes = _notes(listing)
     return source
 
 
 def folder_parts(path: str) -> dict[Split, str] | None:
-    """The names of the sub-folders that are the train and the val part, or None."""
+    """Return the names of the subfolders that are the train and the val part, or None."""
     with os.scandir(path) as entries:
         folders = {entry.name for entry in entries if entry.is_dir()}
     train = next((name for name in TRAIN_FOLDERS if name in folders), None)
@@ -55,33 +55,33 @@ def folder_parts(path: str) -> dict[Split, str] | None:
     return None if train is None or val is None else {"train": train, "val": val}
 
 
-class Found(NamedTuple):
+class Listing(NamedTuple):
     names: list[str]  # relative to the root, "/" between parts, sorted
     others: Counter[str]  # extensions of files that are no images, with their counts
     special: int  # FIFOs, sockets, devices, dangling links
     unreadable: list[str]  # folders that could not be listed
 
 
-def find_images(root: str) -> Found:
-    """Every image below ``root`` by its extension.
+def find_images(root: str) -> Listing:
+    """List every image below ``root`` by its extension.
 
     A folder is visited once, however many links lead to it, and by its own name rather than by a link's.
     """
-    found = Found([], Counter(), 0, [])
+    listing = Listing([], Counter(), 0, [])
     special = 0
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
     folders, links = deque([""]), deque[str]()
     while folders or links:
         folder = folders.popleft() if folders else links.popleft()
         try:
             status = os.stat(os.path.join(root, folder))
-            if (status.st_dev, status.st_ino) in seen:
+            if (status.st_dev, status.st_ino) in visited:
                 continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(os.path.join(root, folder)) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
+            visited.add((status.st_dev, status.st_ino))
+            with os.scandir(os.path.join(root, folder)) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
         except OSError:
-            found.unreadable.append(folder)
+            listing.unreadable.append(folder)
             continue
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
@@ -92,30 +92,30 @@ def find_images(root: str) -> Found:
             elif not entry.is_file():
                 special += 1
             elif (extension := os.path.splitext(entry.name)[1].lower()) in EXTENSIONS:
-                found.names.append(name)
+                listing.names.append(name)
             else:
-                found.others[extension] += 1
-    found.names.sort()
-    return found._replace(special=special)
+                listing.others[extension] += 1
+    listing.names.sort()
+    return listing._replace(special=special)
 
 
-def _notes(found: Found) -> list[str]:
+def _notes(listing: Listing) -> list[str]:
     notes = []
-    if found.special:
-        notes.append(f"{found.special} dangling links or special files skipped")
-    if found.unreadable:
-        notes.append(f"{len(found.unreadable)} folders cannot be listed, first {printable(found.unreadable[0])}")
-    foreign = {extension: count for extension, count in found.others.items() if extension in _FOREIGN}
+    if listing.special:
+        notes.append(f"{listing.special} dangling links or special files skipped")
+    if listing.unreadable:
+        notes.append(f"{len(listing.unreadable)} folders cannot be listed, first {printable(listing.unreadable[0])}")
+    foreign = {extension: count for extension, count in listing.others.items() if extension in _FOREIGN}
     if foreign:
         counts = ", ".join(f"{count} {extension}" for extension, count in sorted(foreign.items()))
         notes.append(f"image files of formats that cannot be read are left out: {counts}")
     return notes
 
 
-def _no_images(root: str, found: Found) -> DataError:
-    if "" in found.unreadable:
+def _no_images(root: str, listing: Listing) -> DataError:
+    if "" in listing.unreadable:
         return DataError(f"{printable(root)} cannot be listed", "check the folder's permissions")
-    others = found.others.most_common(5)
+    others = listing.others.most_common(5)
     there = ", ".join(f"{count} {printable(extension) or 'without extension'}" for extension, count in others)
     reason = f"there are files of other kinds: {there}" if there else "it is empty"
     formats = " ".join(sorted(extension.lstrip(".") for extension in EXTENSIONS))

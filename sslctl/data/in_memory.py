@@ -78,7 +78,7 @@ def in_memory(source: Source, wanted: bool | None = None, limit: int = LIMIT) ->
 
 
 def in_batches(source: Source, device: torch.device) -> bool:
-    """Whether the crops of ``source`` are best taken from whole batches, and not by loader processes image by image."""
+    """Return whether crops of ``source`` are best taken from whole batches, not image by image in workers."""
     if source.array is None:
         return False
     return device.type != "cpu" or source.array.shape[1] * source.array.shape[2] <= BATCHED
@@ -99,7 +99,7 @@ def _looks_small(source: FileSource | PackSource, limit: int, probes: int = 32) 
 
 
 def _decode_all(source: FileSource | PackSource, strict: bool) -> Source:
-    """The held source; or ``source`` itself, when not ``strict``, as soon as two images differ in size."""
+    """Decode all images; unless ``strict``, return ``source`` itself once two images differ in size."""
 
     def read(i: int) -> Pixels | BadImage:
         try:

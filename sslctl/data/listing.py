@@ -19,7 +19,7 @@ Rows = list[tuple[int, list[str]]]  # line number, cells
 
 
 def open_listing(path: str) -> FileSource:
-    """The images that ``path`` lists, in its order; relative paths start at the list's folder.
+    """Open the images that ``path`` lists, in its order; relative paths start at the list's folder.
 
     ``.csv`` has commas or semicolons, ``.tsv`` tabs, with quotes as usual. Anything else has one path a line, then
     after a tab, or after the last blank where the line itself is no file, a label. A first row that names its columns
@@ -42,7 +42,7 @@ def open_listing(path: str) -> FileSource:
 
 
 def read_rows(path: str) -> Rows:
-    """The rows of a list with their line numbers, empty ones left out. Raises DataError where there is no such file."""
+    """Return the rows of a list with their line numbers, without empty ones. Raises DataError if unreadable."""
     extension = os.path.splitext(path)[1].lower()
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -75,7 +75,7 @@ def _text_rows(path: str, lines: Sequence[str]) -> Rows:
 
 
 def _columns(path: str, rows: Rows) -> tuple[int, int | None, Rows]:
-    """The columns of path and label, and the rows below a header."""
+    """Return the columns of path and label, and the rows below a header."""
     first = [cell.strip() for cell in rows[0][1]]
     words = [cell.lower() for cell in first]
     is_file = any(_is_file(os.path.dirname(path), cell) for cell in first)

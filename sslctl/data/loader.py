@@ -18,7 +18,7 @@ from .order import Key, StepKeys
 from .ring import BATCHES_AHEAD, Ring, make_ring
 from .source import Source
 from .unreadable import check_bad, nothing_readable
-from .workers import Geometric, Made, Reader, Tasks, as_is, start_worker
+from .workers import CroppedBatch, Geometric, Reader, Tasks, as_is, start_worker
 
 GRACE = 2.0
 """Seconds that workers have to end by themselves."""
@@ -37,7 +37,7 @@ class Batch:
 
 
 class Loader:
-    """The batches of steps ``start_step`` to before ``total_steps``; content and order do not depend on ``workers``.
+    """An iterator over the batches of steps ``start_step`` to ``total_steps``, whatever ``workers`` is.
 
     ``geometric(image, epoch, index)`` makes the crops of one image; sources that are in memory do without it and
     without workers, unless they are not to be handed over ``whole``. ``sizes`` of those crops, where they are squares,
@@ -70,7 +70,7 @@ class Loader:
             )
         self.whole = whole and source.array is not None
         if not self.whole and geometric is None:
-            raise ValueError("a source that is not in memory needs its crops made by geometric")
+            raise ValueError("a source that is not in memory needs `geometric` to crop its images")
         self.source, self.geometric, self.workers = source, geometric, workers
         self.fail_on_bad, self.sizes = fail_on_bad, sizes
         self.steps_per_epoch = len(source) // batch_size
@@ -96,11 +96,11 @@ class Loader:
 
     @property
     def processes(self) -> list[Any]:
-        """The loader processes that are running, as multiprocessing's objects."""
+        """Return the running loader processes."""
         return list(getattr(self._running, "_workers", []))
 
     def close(self) -> None:
-        """Ends the workers; those that are not done within GRACE seconds are killed, for they ignore SIGTERM."""
+        """End the workers; those that take longer than GRACE seconds are killed, for they ignore SIGTERM."""
         processes = self.processes
         running, self._running = self._running, None
         if not processes:
@@ -149,28 +149,28 @@ class Loader:
         try:
             for _ in range(len(self.keys)):
                 try:
-                    made = next(batches)
+                    work = next(batches)
                 except (RuntimeError, OSError, EOFError) as e:
                     error = self._machine_error(e, reading.tolist())
                     if error is None:
                         raise
                     raise error from e
-                if isinstance(made, SslctlError):
-                    raise made
-                yield self._received(made, ring)
-                del made
+                if isinstance(work, SslctlError):
+                    raise work
+                yield self._received(work, ring)
+                del work
         finally:
             self.close()
 
-    def _received(self, made: Made, ring: Ring | None) -> Batch:
-        crops = made.crops
-        if made.place is not None:
+    def _received(self, work: CroppedBatch, ring: Ring | None) -> Batch:
+        crops = work.crops
+        if work.place is not None:
             assert ring is not None
-            crops = ring.lend(made.place)
-        return _batch(self.source, made.keys, made.used, crops, None, made.bad)
+            crops = ring.lend(work.place)
+        return _batch(self.source, work.keys, work.used, crops, None, work.bad)
 
     def _start(self, loader: DataLoader[Any]) -> Iterator[Any]:
-        """Starts the workers. Their death shows at the next batch, not in a signal handler in the midst of anything."""
+        """Start the workers; a death shows at the next batch, not in a signal handler somewhere."""
         child = getattr(signal, "SIGCHLD", None)
         before = None if child is None else signal.getsignal(child)
         self._running = iter(loader)
@@ -179,7 +179,7 @@ class Loader:
         return iter(self._running)
 
     def _machine_error(self, e: Exception, reading: list[int]) -> MachineError | None:
-        """What the death of a worker looks like from here, in words; None where ``e`` is something else."""
+        """Return what the death of a worker looks like from here; None where ``e`` is something else."""
         lost, causes = [], set()
         patience = 0.0 if str(e).startswith("Caught ") else 0.2  # an exception in a worker, or a death of just now
         for worker, process in enumerate(self.processes):

@@ -21,7 +21,7 @@ KINDS = "a folder of images, a list (.txt .csv .tsv), a .pack, an array pack (.n
 
 
 def open_source(path: str, *, split: Split = "train", download: bool = False, labelled: bool = True) -> Source:
-    """The images that ``path`` means; of a set that has a part of its own for evaluation, the part ``split``.
+    """Open the images that ``path`` names, or their part ``split`` if they have an evaluation part.
 
     What exists on disk goes before a name: ``./demo`` is a folder wherever there is one. ``labelled=False`` says that
     labels do not matter, so that stl10 gives its 105 000 images to train on instead of the 5 000 with labels.
@@ -45,7 +45,7 @@ def open_source(path: str, *, split: Split = "train", download: bool = False, la
 
 
 def split_source(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
-    """The images in two parts, the second with about ``fraction`` of them: of every class where there are labels.
+    """Split the images in two, the second with about ``fraction`` of them, of every class if labelled.
 
     Depends on the seed and the set alone. A class of two or more images has some in both parts. Raises DataError for
     a single image.
@@ -66,7 +66,7 @@ def split_source(source: Source, fraction: float, seed: int) -> tuple[Source, So
 
 
 def open_pair(spec: DataSpec, seed: int, *, labelled: bool = True) -> tuple[Source, Source]:
-    """The images to train on and those for evaluation: ``spec.val``, or the set's own part, or a seeded share of it.
+    """Open the images to train on and to evaluate on: ``spec.val``, the set's own part, or a seeded share.
 
     Both are held in memory as ``spec.in_memory`` says, and labels of both index the classes of the first, matched by
     name; the second may lack some of them.
@@ -97,7 +97,7 @@ def open_pair(spec: DataSpec, seed: int, *, labelled: bool = True) -> tuple[Sour
 
 
 def open_one(spec: DataSpec, split: Split = "train") -> Source:
-    """The images of one set as they are, or its own part ``split``: nothing kept back, labels or not.
+    """Open the images of one set, or its own part ``split``: nothing kept back, labels or not.
 
     Raises DataError, and MachineError where a public set cannot be fetched.
     """
@@ -105,7 +105,7 @@ def open_one(spec: DataSpec, split: Split = "train") -> Source:
 
 
 def has_own_val(path: str) -> bool:
-    """Whether what ``path`` means has a part of its own for evaluation."""
+    """Return whether what ``path`` names has a part of its own for evaluation."""
     path = os.path.expanduser(path)
     if os.path.isdir(path):
         return folder_parts(path) is not None
@@ -124,7 +124,7 @@ def _prepare(source: Source, spec: DataSpec) -> Source:
 
 
 def _share(n: int, fraction: float) -> int:
-    """About ``fraction`` of ``n``, leaving at least one on either side where there are two."""
+    """Return about ``fraction`` of ``n``, leaving at least one on either side if there are two."""
     return min(max(1, round(n * fraction)), n - 1) if n > 1 else 0
 
 

@@ -15,13 +15,13 @@ Key = tuple[int, int]
 
 
 def order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
-    """The permutation (n,) of epoch ``epoch``: ranks of raw PCG64 words, which no version of NumPy may change."""
+    """Return the permutation (n,) of an epoch: ranks of raw PCG64 words, which no NumPy version may change."""
     words = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(n)
     return np.argsort(words, kind="stable")
 
 
 class StepKeys(Sampler[list[Key]]):
-    """For each optimizer step from ``start_step`` to before ``total_steps`` the keys of this rank's part of the batch.
+    """The keys of this rank's part of each batch, from ``start_step`` to ``total_steps``.
 
     An epoch has ``n // batch_size`` steps; what is left of its order is dropped. Global batches do not depend on the
     number of processes: rank r takes the r-th of ``world_size`` equal parts.

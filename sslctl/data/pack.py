@@ -28,7 +28,7 @@ _TYPES: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "I32": np.dtype("<i4
 
 
 class PackSource(Source):
-    """The images of the pack ``path``, uint8 (H, W, 3) each; ``read`` gives a view into the file, mapped to memory.
+    """The images of the pack ``path``, uint8 (H, W, 3), read as views into the memory-mapped file.
 
     Names, labels and classes are those of the set it was made from.
     """
@@ -83,7 +83,7 @@ class PackSource(Source):
 
 
 class Contents(NamedTuple):
-    """What a pack says of its images; ``where`` their pixels lie in the file: offset and (length,)."""
+    """The contents of a pack; ``where`` are the pixels in the file: offset and (length,)."""
 
     sizes: NDArray[np.int32]  # (n, 2) height and width, 0 where an image cannot be read
     offsets: NDArray[np.int64]  # (n,) into the pixels
@@ -142,7 +142,7 @@ def _read(file: IO[bytes], size: int) -> Contents:
 
 
 class Packing:
-    """A pack being written to ``file``: images are added in order, then ``finish``.
+    """A pack being written to ``file``: add images in order, then ``finish``.
 
     It is a safetensors file: tables first, then all pixels one after the other, last what could not be read. The header
     stands before them and is written at the end, into room that was left for it.
@@ -191,7 +191,7 @@ class Packing:
 
 
 def pack_file(path: Path, size: int) -> Any:
-    """``replacing``, after removing what writers of ``path`` left behind that were killed."""
+    """Replace ``path`` atomically, after removing what killed writers left behind."""
     for left in path.parent.glob(f".{path.name}.part-*"):
         pid = left.name.rsplit("-", 1)[1]
         if pid.isdecimal() and not _runs(int(pid)):

@@ -28,7 +28,7 @@ class Packed(NamedTuple):
 
 
 def fit(image: Pixels, size: int, square: bool) -> Pixels:
-    """``image`` (H, W, 3) with its shorter side at most ``size`` px, by Pillow's antialiased bicubic; never enlarged.
+    """Scale ``image`` (H, W, 3) down to a shorter side of ``size`` px, by Pillow's antialiased bicubic.
 
     Its aspect stays; with ``square`` its centre is cut to a square first.
     """
@@ -53,7 +53,7 @@ def write_pack(
     threads: int | None = None,
     report: Callable[[int], None] = lambda done: None,
 ) -> Packed:
-    """All images of ``source`` into the pack ``path``, which is there when it is whole; ``report`` is told how many.
+    """Write all images of ``source`` to the pack ``path``, which exists once it is whole.
 
     Images that cannot be read keep their place, with the reason. JPEGs of more than twice ``size`` are decoded at a
     half, a quarter or an eighth, as long as their shorter side stays at least twice ``size``.

@@ -21,7 +21,7 @@ Args = dict[str, Any]
 
 
 class PublicSet(NamedTuple):
-    """``dataset`` in torchvision.datasets, and the arguments whose images together make each part."""
+    """A ``dataset`` of torchvision.datasets, and the arguments that make each part."""
 
     dataset: str
     train: tuple[Args, ...]
@@ -61,18 +61,18 @@ PUBLIC = {
 
 
 def public_name(word: str) -> str | None:
-    """The key of PUBLIC that ``word`` means: capitals, hyphens and underscores do not matter."""
+    """Return the key of PUBLIC that ``word`` means, whatever its capitals, hyphens and underscores."""
     name = word.lower().replace("-", "").replace("_", "")
     return name if name in PUBLIC else None
 
 
 def cache_dir() -> Path:
-    """Where public sets are kept: SSLCTL_DATA, or ~/.cache/sslctl/data."""
+    """Return where public sets are kept: SSLCTL_DATA, or ~/.cache/sslctl/data."""
     return Path(os.environ.get("SSLCTL_DATA") or "~/.cache/sslctl/data").expanduser()
 
 
 def open_public(name: str, split: Split, *, download: bool = False, labelled: bool = True) -> Source:
-    """The part ``split`` of the set ``name``; ``labelled=False`` takes the larger part without labels where it has one.
+    """Open the part ``split`` of the set ``name``; ``labelled=False`` takes a larger unlabelled part if any.
 
     Raises DataError where it is not there and ``download`` is false, or is damaged; MachineError where it cannot be
     fetched.
@@ -98,7 +98,7 @@ def open_public(name: str, split: Split, *, download: bool = False, labelled: bo
 
 
 def _load(public: PublicSet, parts: Sequence[Args], root: Path) -> list[Any] | None:
-    """The datasets of torchvision, or None where they are not whole in ``root``."""
+    """Return the datasets of torchvision, or None where they are not whole in ``root``."""
     if not root.is_dir():
         return None
     try:
@@ -116,7 +116,7 @@ def _dataset(public: PublicSet) -> Any:
 
 
 def _download(name: str, public: PublicSet, home: Path) -> None:
-    """Fetches into a temporary folder that is renamed when whole, so an interrupted download leaves nothing half."""
+    """Download into a temporary folder that is renamed when whole."""
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         part = tempfile.mkdtemp(prefix=f".{name}-", dir=home.parent)
@@ -152,7 +152,7 @@ def _source(name: str, datasets: Sequence[Any]) -> Source:
 
 
 def _samples(dataset: Any) -> list[tuple[str, int]] | None:
-    """(path, label) of the sets that keep them together."""
+    """Return (path, label) of the sets that keep them together."""
     return getattr(dataset, "_samples", None) or getattr(dataset, "samples", None)
 
 
@@ -173,13 +173,13 @@ def _labels(dataset: Any) -> Labels:
 
 
 def _classes(dataset: Any, labels: Labels) -> list[str]:
-    """Names of the classes; sets that have none number them, sets with several names a class give the first."""
+    """Return the class names; numbers where a set has none, the first of several names."""
     names = getattr(dataset, "classes", None) or range(int(labels.max()) + 1)
     return [str(name[0] if isinstance(name, tuple) else name) for name in names]
 
 
 def _pixels(dataset: Any) -> Any:
-    """uint8 (n, H, W, 3) of the sets that torchvision holds in memory, whichever way round."""
+    """Return uint8 (n, H, W, 3) of the sets that torchvision holds in memory."""
     data = np.asarray(dataset.data)
     if data.ndim == 3:
         return np.repeat(data[..., None], 3, axis=3)

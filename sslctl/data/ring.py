@@ -25,7 +25,7 @@ _HELD = 4  # batches that the trainer may hold before the first is copied
 
 
 class Ring:
-    """Places for batches of ``batch_size`` images, each with a square uint8 crop (3, S, S) for every S of ``sizes``.
+    """Shared memory for batches of ``batch_size`` images, a uint8 crop (3, S, S) for every S of ``sizes``.
 
     Fresh pages of shared memory cost several times what is written on them, so places are used anew as soon as nobody
     holds a tensor in them. The memory is anonymous: it is inherited by processes that are forked, needs no /dev/shm and
@@ -44,11 +44,11 @@ class Ring:
             yield (self.free.pop() if self.free else None), batch
 
     def crops(self, place: int) -> list[Tensor]:
-        """The crops of the batch at ``place``, per view (B, 3, S, S), as they lie there."""
+        """Return the crops of the batch at ``place``, (B, 3, S, S) a view, where they lie."""
         return self._cut(self._places[place])
 
     def lend(self, place: int) -> list[Tensor]:
-        """As ``crops``; the place becomes free when the last tensor that looks into it is gone."""
+        """Return the crops at ``place``, which becomes free when the last tensor into it is gone."""
         row = self._places[place]  # an array of its own, which the tensors keep
         weakref.finalize(row, self.free.append, place).atexit = False
         return self._cut(row)
@@ -59,7 +59,7 @@ class Ring:
 
 
 def make_ring(batch_size: int, sizes: Sequence[int] | None, workers: int) -> Ring | None:
-    """A ring, where there are forked processes to share it with and it is known what they will send."""
+    """Return a ring if there are forked processes to share it with and crops have known sizes."""
     if not workers or not sizes or multiprocessing.get_start_method() != "fork":
         return None
     try:

@@ -40,24 +40,24 @@ class Source(ABC):
 
     @abstractmethod
     def item_name(self, i: int) -> str:
-        """Path or index of image ``i``, printable: for messages and JSON."""
+        """Return the path or index of image ``i``, printable: for messages and JSON."""
 
     @abstractmethod
     def read(self, i: int) -> Pixels:
         """Image ``i``, uint8 (H, W, 3) RGB. Raises BadImage."""
 
     def size(self, i: int) -> tuple[int, int]:
-        """(height, width) of image ``i``, of a file from its header and before any rotation. Raises BadImage."""
+        """Return (height, width) of image ``i``, of a file from its header and before rotation. Raises BadImage."""
         height, width = self.read(i).shape[:2]
         return height, width
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """sha256 over what the images are, wherever they lie: names and sizes of files, or the bytes of an array."""
+        """Return a sha256 over what the images are: names and sizes of files, or the bytes of an array."""
 
     @abstractmethod
     def take(self, indices: Indices) -> Self:
-        """The images at ``indices``, in that order."""
+        """Return the images at ``indices``, in that order."""
 
 
 class FileSource(Source):
@@ -98,7 +98,7 @@ class FileSource(Source):
         return height, width
 
     def reduced(self, at_least: int) -> Self:
-        """The same images, JPEGs decoded at 1/2, 1/4 or 1/8 where their shorter side stays ``at_least`` px."""
+        """Return the same images, JPEGs decoded at 1/2, 1/4 or 1/8 if their shorter side stays ``at_least`` px."""
         part = copy.copy(self)
         part.at_least = at_least
         return part
@@ -124,7 +124,7 @@ S = TypeVar("S", bound=Source)
 
 
 class ArraySource(Source):
-    """Images in memory, uint8 (n, H, W, 3); ``identity`` stands for the bytes in the fingerprint of generated sets."""
+    """Images in memory, uint8 (n, H, W, 3); ``identity`` replaces the bytes in a fingerprint."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class Names:
 
 
 def printable(name: str) -> str:
-    """``name`` with escapes for what is not printable (``\\xNN``: a byte that is no UTF-8): no two names become one."""
+    """Escape what is not printable in ``name`` (``\\xNN``: a byte outside UTF-8); names stay different."""
 
     def escape(char: str) -> str:
         code = ord(char)
@@ -196,21 +196,21 @@ def printable(name: str) -> str:
 
 
 def labels_from_names(names: Sequence[str]) -> tuple[Labels, list[str]]:
-    """Labels (n,) and sorted classes from the class name of each image; whole numbers sort as numbers."""
+    """Return labels (n,) and sorted classes from each image's class name; numbers sort as numbers."""
     classes = _sorted_classes(set(names))
     place = {name: i for i, name in enumerate(classes)}
     return np.fromiter((place[name] for name in names), np.int64, len(names)), classes
 
 
 def sort_classes(labels: Labels, classes: Sequence[str]) -> tuple[Labels, list[str]]:
-    """The same labelling with ``classes`` sorted by name."""
+    """Return the same labelling with ``classes`` sorted by name."""
     ordered = _sorted_classes(classes)
     place = {name: i for i, name in enumerate(ordered)}
     return np.array([place[name] for name in classes], np.int64)[labels], ordered
 
 
 def align_labels(source: S, like: Source, *, allow_missing: bool = False) -> S:
-    """``source`` with its labels as indices into the classes of ``like``, matched by name.
+    """Return ``source`` with labels as indices into the classes of ``like``, matched by name.
 
     Raises DataError naming the classes that only one of the two has; with ``allow_missing`` it may lack some of them.
     """

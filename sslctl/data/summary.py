@@ -26,7 +26,7 @@ class Summary(NamedTuple):
 
 
 def summarise(source: Source, *, decode: bool = False, report: Callable[[int], None] = lambda done: None) -> Summary:
-    """Looks at the header of every image, or with ``decode`` at all of it; ``report`` is told how many."""
+    """Summarise the dataset from every image's header, or with ``decode`` from all of its pixels."""
     sizes: list[tuple[int, int]] = []
     unreadable: list[tuple[str, str]] = []
 
@@ -69,7 +69,7 @@ def _range(values: Any) -> tuple[int, int, int]:
 
 
 def _same(source: Source) -> list[list[int]]:
-    """Groups of images that are equal to the byte: files in their content, others in their pixels."""
+    """Return groups of images that are equal to the byte: files by content, others by pixels."""
 
     def length(i: int) -> Hashable:
         if isinstance(source, FileSource):
@@ -87,11 +87,11 @@ def _same(source: Source) -> list[list[int]]:
 
 
 def _groups(positions: Any, key: Callable[[int], Hashable]) -> list[list[int]]:
-    """Positions that share a key with another; those that cannot be read share none."""
-    found: defaultdict[Hashable, list[int]] = defaultdict(list)
+    """Return positions that share a key with another; unreadable ones share none."""
+    groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     for i in positions:
         try:
-            found[key(i)].append(i)
+            groups[key(i)].append(i)
         except (OSError, BadImage):
             continue
-    return [group for group in found.values() if len(group) > 1]
+    return [group for group in groups.values() if len(group) > 1]

@@ -11,7 +11,7 @@ from .source import Source
 
 
 def next_readable(source: Source, index: int) -> tuple[int, Pixels, list[tuple[int, str]]]:
-    """The first readable image from ``index`` on (cyclically), its pixels, and the bad ones before it.
+    """Return the first readable image from ``index`` on (cyclically), its pixels, and the bad ones before.
 
     Raises DataError when the whole set is unreadable.
     """

@@ -22,7 +22,7 @@ Geometric = Callable[[np.ndarray, int, int], list[Tensor]]
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
-class Made(NamedTuple):
+class CroppedBatch(NamedTuple):
     """A batch on its way from a loader process; the crops lie at ``place`` in the ring, or are in ``crops``."""
 
     keys: list[Key]
@@ -33,7 +33,7 @@ class Made(NamedTuple):
 
 
 class Tasks(Sampler[Task]):
-    """What loader processes are to do, in order; asked for in this process, shortly before it is done."""
+    """The work of loader processes, in order; taken in this process shortly before it is due."""
 
     def __init__(self, keys: StepKeys, ring: Ring | None) -> None:
         self.keys, self.ring = keys, ring
@@ -46,12 +46,12 @@ class Tasks(Sampler[Task]):
 
 
 class Reader(Dataset[Any]):
-    """A whole batch at a time: reads, crops, and lays every crop where its view's are gathered."""
+    """A dataset that reads, crops and lays out a whole batch at a time."""
 
     def __init__(self, source: Source, geometric: Geometric, reading: Tensor, ring: Ring | None) -> None:
         self.source, self.geometric, self.reading, self.ring = source, geometric, reading, ring
 
-    def __getitems__(self, task: Task) -> Made | SslctlError:
+    def __getitems__(self, task: Task) -> CroppedBatch | SslctlError:
         place, keys = task
         worker = get_worker_info()
         mine = self.reading[worker.id if worker is not None else 0]
@@ -70,7 +70,7 @@ class Reader(Dataset[Any]):
         except SslctlError as e:  # as a value: torch would wrap it into a traceback
             return e
         mine.fill_(-1)
-        return Made(keys, used, bad, place, views if place is None else [])
+        return CroppedBatch(keys, used, bad, place, views if place is None else [])
 
 
 def as_is(batch: Any) -> Any:
@@ -78,7 +78,7 @@ def as_is(batch: Any) -> Any:
 
 
 def start_worker(_: int) -> None:
-    """One thread, and deaf to signals: what every loader process is."""
+    """Prepare a loader process: one thread, and signals ignored."""
     torch.set_num_threads(1)
     for name in _STOP_SIGNALS:  # sent to the whole process group; the main process decides what they mean
         if hasattr(signal, name):

@@ -22,7 +22,7 @@ class Pixels(nn.Module):
 
 
 def random_backbone(spec: BackboneSpec, image_size: int, seed: int = 0) -> Backbone:
-    """The backbone of ``spec`` as it is before any training; the global generator is left as it was."""
+    """Return the backbone of ``spec`` as it is before any training; the global generator is left as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build_backbone(spec, image_size).eval().requires_grad_(False)

@@ -18,7 +18,7 @@ Findings = tuple[dict[str, Any], list[str]]  # fields of the result, and sentenc
 
 
 def overlap(train: Source, test: Source, score: Score | None = None, index: Tensor | None = None) -> Findings:
-    """Test images that are training images as well, and the top-1 of ``score`` without them.
+    """Return test images that are training images as well, and the top-1 of ``score`` without them.
 
     ``index`` (n,) are the positions in ``test`` of the images that ``score`` is of.
     """
@@ -46,7 +46,7 @@ def overlap(train: Source, test: Source, score: Score | None = None, index: Tens
 
 
 def absent_classes(train: Source, test: Source) -> Findings:
-    """Classes of which one of the two sets has no image."""
+    """Return classes of which one of the two sets has no image."""
     facts: dict[str, Any] = {}
     notes = []
     for key, source in (("train", train), ("test", test)):

@@ -12,14 +12,14 @@ from .score import Score, wilson
 
 
 def confusion(score: Score) -> Tensor:
-    """(C, C) test images of the class of the row that were predicted as the class of the column, over all draws."""
+    """Return (C, C) counts of test images by class (row) and predicted class (column), over all draws."""
     assert score.predictions is not None
     c, pairs = score.classes, score.predictions.label * score.classes + score.predictions.predicted
     return torch.bincount(pairs, minlength=c * c).view(c, c)
 
 
 def per_class(score: Score, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """For each class: its test images, top-1 among them and its 95 % interval; None where there is no image."""
+    """Return for each class: its test images, top-1 among them and its 95 % interval; None where there is no image."""
     counts = confusion(score)
     times = int(counts.sum()) // score.n_test  # that each image was judged, over draws of labels and seeds
     rows = []
@@ -31,6 +31,6 @@ def per_class(score: Score, classes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def mean_per_class(rows: Sequence[dict[str, Any]]) -> float:
-    """The mean of the classes' top-1: rare classes count as much as common ones."""
+    """Return the mean of the classes' top-1: rare classes count as much as common ones."""
     shares = [row["top1"] for row in rows if row["top1"] is not None]
     return float(sum(shares) / len(shares))

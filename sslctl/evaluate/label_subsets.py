@@ -37,7 +37,7 @@ class FewLabels:
         return 1 if self.names or self.share == 1 else DRAWS
 
     def average(self, scores: Sequence[Score], seed: int, notes: Sequence[str]) -> Score:
-        """One score for those of several draws with ``seed``."""
+        """Return one score for those of several draws with ``seed``."""
         return average(scores, "draws_top1", {"labels": self.text, "draws": len(scores), "labels_seed": seed}, notes)
 
 
@@ -62,7 +62,7 @@ def parse_labels(text: str) -> FewLabels:
 
 
 def choose(few: FewLabels, labels: Tensor, seed: int, draw: int) -> Tensor:
-    """Rows of ``labels`` (n,), ascending: of each class the share or number that ``few`` says, at least one.
+    """Return rows of ``labels`` (n,), ascending: of each class the share or number that ``few`` says, at least one.
 
     A function of (seed, draw) and the labels alone; and a smaller share is part of a larger one.
     """
@@ -76,7 +76,7 @@ def choose(few: FewLabels, labels: Tensor, seed: int, draw: int) -> Tensor:
 
 
 def find_listed(few: FewLabels, source: Source, index: Tensor) -> tuple[Tensor, int]:
-    """Rows of ``index`` (n,), positions in ``source``, that the list names, and how many of its lines name none.
+    """Return rows of ``index`` (n,), positions in ``source``, that the list names, and how many of its lines name none.
 
     Raises DataError where a line means several images, or where no line means any.
     """
@@ -88,7 +88,7 @@ def find_listed(few: FewLabels, source: Source, index: Tensor) -> tuple[Tensor, 
 
 
 def find_named(names: Sequence[str], source: Source, index: Tensor, title: str) -> list[int | None]:
-    """For each of ``names`` the row of ``index`` (n,), positions in ``source``, of the image that it means, or None.
+    """Return, for each of ``names``, the row of ``index`` (n,) of the image that it means, or None.
 
     A name is a path from anywhere down, or a bare file name where that is enough to tell (the lists of SimCLR's
     1 % and 10 % of ImageNet, google-research/simclr imagenet_subsets, are of this kind).
@@ -108,7 +108,7 @@ def find_named(names: Sequence[str], source: Source, index: Tensor, title: str) 
 
 
 def over_draws(evaluate: Evaluate, few: FewLabels, source: Source, seed: int, draws: int | None = None) -> Evaluate:
-    """``evaluate`` with few labels of the training set ``source``: mean scores over ``draws``, with their spread."""
+    """Return ``evaluate`` with few labels of ``source``: mean scores over ``draws``, with their spread."""
 
     def run(train: Features, test: Features) -> list[Score]:
         chosen, notes = _draw(few, source, train.labels, train.index, seed, draws or few.draws)
@@ -135,14 +135,14 @@ class Drawn:
         return cls([source.take(rows.numpy()) for rows in chosen], few, seed, tuple(notes))
 
     def average(self, scores: Sequence[Score]) -> Score:
-        """One score for those of all parts."""
+        """Return one score for those of all parts."""
         return scores[0] if self.few is None else self.few.average(scores, self.seed, self.notes)
 
 
 def _draw(
     few: FewLabels, source: Source, labels: Tensor, index: Tensor, seed: int, draws: int
 ) -> tuple[list[Tensor], list[str]]:
-    """Rows of ``labels`` and ``index`` (n,), classes of images of ``source`` and their positions there; and notes."""
+    """Return rows of ``labels`` and ``index`` (n,) for each draw, and notes."""
     notes: list[str] = []
     if few.names:
         rows, missing = find_listed(few, source, index)

@@ -42,7 +42,7 @@ class Probe:
     batch_size: int = 256
 
     def __call__(self, step: Step) -> dict[str, float]:
-        """``probe_knn`` (k 20, temperature 0.07) and ``probe_linear`` (L-BFGS, L2 0.01): top-1 in [0, 1].
+        """Return ``probe_knn`` (k 20, temperature 0.07) and ``probe_linear`` (L-BFGS, L2 0.01): top-1 in [0, 1].
 
         Several processes share the pass over the images; the first one scores, and tells the others.
         Raises DivergedError where features are not finite.
@@ -77,7 +77,7 @@ def _linear(train: Features, test: Features) -> float:
 
 
 def open_probe(path: str, limit: int, seed: int, option: str = "--probe-data") -> tuple[Source, Source]:
-    """Labelled images for a probe, to learn from and to test on, ``limit`` of each at most (drawn with ``seed``).
+    """Open labelled images for a probe, to learn from and to test on, ``limit`` of each at most.
 
     Raises DataError where they have no labels or a single class.
     """
@@ -91,7 +91,7 @@ def open_probe(path: str, limit: int, seed: int, option: str = "--probe-data") -
 
 
 def some(source: Source, limit: int, seed: int) -> Source:
-    """``source``, or ``limit`` of its images where there are more, drawn with ``seed``, in its order."""
+    """Return ``source``, or ``limit`` of its images where there are more, drawn with ``seed``, in its order."""
     if len(source) <= limit:
         return source
     return source.take(np.sort(np.random.default_rng(seed).permutation(len(source))[:limit]))

@@ -12,7 +12,7 @@ from .score import Score, join
 
 
 def average(scores: Sequence[Score], each: str, own: dict[str, Any], notes: Sequence[str] = ()) -> Score:
-    """One score for several: the means; in ``protocol`` ``own``, the top-1 of ``each`` and their ``spread``.
+    """Return one score for several: the means; in ``protocol`` ``own``, the top-1 of ``each`` and their ``spread``.
 
     ``spread`` is the standard deviation (n - 1) of top-1, None for a single score; the interval is still that of the
     test images.
@@ -30,6 +30,6 @@ def average(scores: Sequence[Score], each: str, own: dict[str, Any], notes: Sequ
 
 
 def over_seeds(evaluate: Callable[[int], Score], seed: int, count: int) -> Score:
-    """The score of ``seed``; for a ``count`` above one the mean over as many seeds from there on."""
+    """Return the score of ``seed``; for a ``count`` above one the mean over as many seeds from there on."""
     scores = [evaluate(seed + i) for i in range(count)]
     return scores[0] if count == 1 else average(scores, "seeds_top1", {"seeds": count})

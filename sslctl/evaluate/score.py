@@ -59,7 +59,7 @@ class Score:
 
 
 def ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """How many classes come before the right one: (n, C), (n,) -> (n,).
+    """Return how many classes come before the right one: (n, C), (n,) -> (n,).
 
     Of classes with equal scores the one with the lower number comes first. Scores that are not numbers rank last: a
     head that diverged is wrong, not right.
@@ -76,7 +76,7 @@ def judge(scores: Tensor, labels: Tensor) -> Predictions:
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
-    """Predictions for consecutive images as one."""
+    """Return predictions for consecutive images as one."""
     return Predictions(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
@@ -88,14 +88,14 @@ def score(
     first: int = 5,
     notes: tuple[str, ...] = (),
 ) -> Score:
-    """The score of ``predictions``; top-5 looks at the ``first`` at most."""
+    """Return the score of ``predictions``; top-5 looks at the ``first`` at most."""
     n = len(predictions.rank)
     top1, top5 = int((predictions.rank < 1).sum()) / n, int((predictions.rank < min(5, first)).sum()) / n
     return Score(top1, top5, n_train, n, classes, protocol, notes, predictions)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """95 % interval of a probability that came true in a ``share`` of ``n`` trials (Wilson, 1927)."""
+    """Return the 95 % interval of a probability that came true in a ``share`` of ``n`` trials (Wilson, 1927)."""
     z2 = Z95 * Z95 / n
     middle = (share + z2 / 2) / (1 + z2)
     half = Z95 / (1 + z2) * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
@@ -103,7 +103,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def bootstrap(values: Tensor, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean of ``values`` (n,): percentiles over RESAMPLES, drawn with ``seed``."""
+    """Return the 95 % interval of the mean of ``values`` (n,): percentiles over RESAMPLES, with ``seed``."""
     rng, sample = np.random.default_rng(seed), values.double().numpy()
     means = [sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(RESAMPLES)]
     low, high = np.percentile(means, (2.5, 97.5))

@@ -64,7 +64,7 @@ class TargetScore:
 
 
 def read_table(path: str) -> Table:
-    """The targets in a CSV: a header, a column of image names (path, file, image, …, or the first), numbers.
+    """Return the targets in a CSV: a header, a column of image names (path, file, image, …, or the first), numbers.
 
     Raises DataError naming the line of what is not a number.
     """
@@ -162,13 +162,13 @@ def score_targets(
 
 
 def _weights(n: int) -> list[np.ndarray[Any, Any]]:
-    """How often each of n images is drawn, (CHUNK, n) at a time, RESAMPLES in all."""
+    """Return how often each of n images is drawn, (CHUNK, n) at a time, RESAMPLES in all."""
     rng = np.random.default_rng(0)
     return [rng.multinomial(n, np.full(n, 1 / n), size=CHUNK) for _ in range(RESAMPLES // CHUNK)]
 
 
 def _precisions(predicted: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Mean average precision of each resample."""
+    """Return the mean average precision of each resample."""
     order = np.argsort(-predicted, axis=0, kind="stable")
     found = []
     for weights in _weights(len(predicted)):
@@ -184,13 +184,13 @@ def _precisions(predicted: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) -
 
 
 def _mean_of_known(columns: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Mean over the rows that are numbers; NaN where none is: a resample may have no image of any label."""
+    """Return the mean over the rows that are numbers; NaN where none is."""
     known = np.isfinite(columns)
     return np.where(known.any(0), np.where(known, columns, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
 
 
 def _determinations(predicted: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Mean R2 of each resample."""
+    """Return the mean R2 of each resample."""
     n, centred = len(predicted), actual - actual.mean(0)
     found = []
     for weights in _weights(n):

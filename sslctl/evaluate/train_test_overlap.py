@@ -29,7 +29,7 @@ class Overlap:
 
 
 def find_overlap(train: Source, test: Source) -> Overlap:
-    """Test images whose content is in ``train`` as well; where that is ``test`` itself, images with a copy in it.
+    """Return test images whose content is in ``train`` too; if that is ``test`` itself, duplicates.
 
     Where one of the sets is in memory, images are compared pixel by pixel, so that a copy in another lossless format
     is one too. Files are compared byte by byte; only those of equal size and equal beginning are read whole.

@@ -14,6 +14,7 @@ from ..backbones.positions import sincos_positions
 from ..backbones.vit_init import begin_as_mae
 from ..layers.encoder import Encoder
 from ..layers.precision import full_precision
+from ..runtime.device import send
 from ..runtime.seeding import uniforms
 from ..schedule import Step
 from ..spec.schema import Data
@@ -117,10 +118,16 @@ norm = functools.partial(nn.LayerNorm, eps=1e-6)
 class Decoder(nn.Module):
     """Visible patches among mask tokens, with positions, through a few blocks to pixels: (B, N, C·patch²)."""
 
+    table: Tensor
+
     def __init__(self, p: MAEParams, backbone: Backbone) -> None:
         super().__init__()
         self.embed = nn.Linear(backbone.dim, p.decoder_width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, p.decoder_width))
+        self.grid = backbone.native_grid
+        self.register_buffer(
+            "table", sincos_positions(self.grid, p.decoder_width, columns_first=True), persistent=False
+        )
         self.blocks = nn.Sequential(
             *(Block(p.decoder_width, p.decoder_heads, p.decoder_mlp_ratio, qkv_bias=True, norm_layer=norm)
               for _ in range(p.decoder_depth))
@@ -140,10 +147,15 @@ class Decoder(nn.Module):
         patches = self.mask_token.to(x.dtype).expand(*order.shape, -1)
         place = order[:, :visible, None].expand(-1, -1, x.shape[2])
         patches = patches.scatter(1, place, x[:, prefix:])  # (B, N, W)
-        positions = sincos_positions(features.grid, x.shape[2], columns_first=True).to(x)
-        x = torch.cat([x[:, :prefix], patches + positions[:, 1:]], 1)
+        x = torch.cat([x[:, :prefix], patches + self.positions(features.grid, x)[:, 1:]], 1)
         out: Tensor = self.pixels(self.norm(self.blocks(x)))[:, prefix:]
         return out
+
+    def positions(self, grid: tuple[int, int], like: Tensor) -> Tensor:
+        """Return the fixed positions of ``grid``, (1, 1 + N, W) on the device of ``like``."""
+        if grid == self.grid:
+            return self.table.to(like.dtype)
+        return send(sincos_positions(grid, like.shape[2], columns_first=True), like.device).to(like.dtype)
 
 
 def patches(x: Tensor, side: int) -> Tensor:

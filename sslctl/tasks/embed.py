@@ -100,7 +100,7 @@ def embed(
 
 
 def _check(out: Path | None, images: object, data: object, split: str, bad_images: str, force: bool) -> Path:
-    """``out``; SpecError for options that cannot be used, before anything heavy is imported."""
+    """Return ``out``; SpecError for options that cannot be used, before anything heavy is imported."""
     if out is None:
         raise SpecError("missing --out", "for example --out features.npy")
     if images is not None and data is not None:

@@ -42,7 +42,7 @@ class Machine:
 
     @classmethod
     def of(cls, o: MachineOptions) -> Machine:
-        """What the options name, or what is there; joins the processes that torchrun started.
+        """Return what the options name, or what is there; joins the processes that torchrun started.
 
         Raises SpecError for an unknown word, MachineError for a device that is not there.
         """
@@ -153,7 +153,7 @@ class Pictures(Source):
 
 
 def _pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    """An image of Pillow's as a file of it would be read: RGB, turned as its EXIF says."""
+    """Return an image of Pillow's as a file of it would be read: RGB, turned as its EXIF says."""
     try:
         return np.asarray(ImageOps.exif_transpose(to_rgb(image)))
     except OSError as e:
@@ -161,7 +161,7 @@ def _pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
 
 
 def open_images(images: str | Path) -> Source:
-    """One image file as a set of its own; otherwise what ``--data`` takes."""
+    """Return one image file as a set of its own; otherwise what ``--data`` takes."""
     path = Path(images).expanduser()
     if path.is_file() and path.suffix.lower() in EXTENSIONS:
         return FileSource(path.name, str(path.parent), [path.name])
@@ -178,7 +178,7 @@ def data_of(encoder: LoadedEncoder, data: str | Path | None, **changes: Any) -> 
 
 
 def open_as_is(data: str | Path | DataSpec, split: str, download: bool, feedback: Feedback) -> Source:
-    """The part ``split`` of a set, with its notes; checked for readable images where ``data`` is a spec."""
+    """Return the part ``split`` of a set, with its notes; checked for readable images where ``data`` is a spec."""
     one_of("--split", split, ("train", "val"), "part")
     part: Split = "val" if split == "val" else "train"
     if isinstance(data, DataSpec):
@@ -225,7 +225,7 @@ def features_by(
     what: str,
     cache: Cache | None = None,
 ) -> Features:
-    """Features of ``source`` by any network, which ``identity`` (JSON) tells from others in the cache."""
+    """Return features of ``source`` by any network, which ``identity`` (JSON) tells from others in the cache."""
     label = f"features of {len(source)} {what}"
     found = cached_features(
         cache,
@@ -248,5 +248,5 @@ def features_by(
 
 
 def failed_of(*features: Features) -> list[Failed]:
-    """The images without features."""
+    """Return the images without features."""
     return [Failed(image=name, reason=reason) for part in features for name, reason in part.skipped]

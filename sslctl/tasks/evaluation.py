@@ -39,7 +39,7 @@ class Experiment:
     options: EvaluationOptions
 
     def score(self, evaluate: Evaluate) -> tuple[list[Score], Baselines, Pair]:
-        """The scores of the encoder, the first score of each baseline, and the encoder's features."""
+        """Return the scores of the encoder, the first score of each baseline, and the encoder's features."""
         if self.labels is not None:
             evaluate = over_draws(evaluate, self.labels, self.train, self.options["seed"], self.options["draws"])
         pair = self.features()
@@ -53,7 +53,7 @@ class Experiment:
         return scores, beside, pair
 
     def features(self) -> Pair:
-        """The encoder's features of the training and of the test images."""
+        """Return the encoder's features of the training and of the test images."""
         e = self.encoder
         return self._by(e.backbone, e.transform(), e.identity(), e.arch)
 
@@ -81,7 +81,7 @@ def open_experiment(
     alone: bool = False,
     table: Table | None = None,
 ) -> Experiment:
-    """The encoder and the images at ``data``, or else those that it was trained on, split as they were then.
+    """Return the encoder and the images at ``data``, or else those that it was trained on, split as they were then.
 
     ``alone``: one set, not split, both trains and tests. ``table``: its rows are the labels, instead of classes.
     Raises DataError where there are no labels, SpecError for options that do not go together.
@@ -111,7 +111,7 @@ def open_experiment(
 
 
 def open_table(path: str, o: EvaluationOptions) -> Table:
-    """The targets in ``path``. SpecError where options are set that concern classes."""
+    """Return the targets in ``path``. SpecError where options are set that concern classes."""
     chosen = {key: o[key] for key in ("labels", "baselines", "per_class", "confusion")}
     chosen["draws"] = (o["draws"] or 1) > 1
     if wrong := [f"--{name.replace('_', '-')}" for name, value in chosen.items() if value]:
@@ -129,7 +129,7 @@ def class_score(
     skipped: list[results.Failed] | None = None,
     **more: Any,
 ) -> ClassScore:
-    """The result of the first of ``scores``, with what must be known before it is believed; notes are warned of.
+    """Return the result of the first of ``scores``, with what must be known before it is believed; notes are warned of.
 
     ``test``: features of the test images, where the score without images that are in both sets is to be given.
     """
@@ -163,14 +163,14 @@ def class_score(
 
 
 def targets_score(task: str, experiment: Experiment, score: TargetScore, **more: Any) -> TargetsScore:
-    """The result of a score on targets; notes are warned of."""
+    """Return the result of a score on targets; notes are warned of."""
     facts, sentences = overlap(experiment.train, experiment.test)
     result = {"task": task, **score.as_dict(), **facts, **more}
     return TargetsScore(**_complete(result, experiment, [*score.notes, *sentences], score.value))
 
 
 def _complete(result: dict[str, Any], experiment: Experiment, notes: list[str], value: float) -> dict[str, Any]:
-    """``result`` with the encoder, the images by fingerprint, the notes and the gate."""
+    """Return ``result`` with the encoder, the images by fingerprint, the notes and the gate."""
     e, machine = experiment.encoder, experiment.machine
     result["protocol"] |= {"arch": e.arch, "size": e.meta.image.size, "precision": machine.precision}
     sets = {"train": experiment.train, "test": experiment.test}
@@ -186,5 +186,5 @@ def _complete(result: dict[str, Any], experiment: Experiment, notes: list[str], 
 
 
 def unreadable(train: Features, test: Features) -> list[results.Failed]:
-    """The images of both sets that cannot be read, each once."""
+    """Return the images of both sets that cannot be read, each once."""
     return list({one.image: one for one in failed_of(train, test)}.values())

@@ -37,7 +37,7 @@ class Feedback:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Feedback:
-        """The functions that a task's options hold."""
+        """Return the functions that a task's options hold."""
         return cls(options.get("progress"), options.get("notes"))
 
     def note(self, text: str, level: Level = "note") -> None:
@@ -63,7 +63,7 @@ class Feedback:
             self.warn(f"{len(failed)} of {total} images cannot be read")
 
     def counter(self, label: str) -> Callable[[int, int], None]:
-        """A function of (done, total) that reports progress under ``label``."""
+        """Return a function of (done, total) that reports progress under ``label``."""
 
         def count(done: int, total: int) -> None:
             if self.progress is not None:

@@ -91,7 +91,7 @@ def finetune(
 
 
 def _directory(out: Path | None, force: bool, experiment: Experiment, recipe: Recipe, start: Start) -> Path:
-    """Where the result goes; SpecError where there is one already."""
+    """Return where the result goes; SpecError where there is one already."""
     if out is None:
         train, encoder = experiment.train, experiment.encoder
         identity = repr((recipe, start, train.fingerprint(), encoder.meta.sha256))
@@ -172,7 +172,7 @@ def _train(
 
 
 def _classifier(experiment: Experiment, recipe: Recipe, goal: Goal, from_scratch: bool) -> Classifier:
-    """The network that a training starts from; of the encoder a copy, since training changes it."""
+    """Return the network that a training starts from; of the encoder a copy, since training changes it."""
     import torch
 
     from ..evaluate.baselines import random_backbone

@@ -67,7 +67,7 @@ def linear_eval(
 
 
 def _by_protocol(e: Experiment, protocol: Protocol, seeds: int) -> tuple[Score, Features]:
-    """The score by a paper's ``protocol``, and the features of the test images."""
+    """Return the score by a paper's ``protocol``, and the features of the test images."""
     from ..evaluate.finetune.training import Task
     from ..evaluate.label_subsets import Drawn
     from ..evaluate.linear.protocols import evaluate

@@ -52,7 +52,7 @@ def numbers(option: str, given: str | N | Sequence[N], kind: type[N]) -> list[N]
 
 
 def one_of(option: str, value: str, known: Sequence[str], what: str = "choice") -> str:
-    """``value``; SpecError where it is not one of ``known``."""
+    """Return ``value``; SpecError where it is not one of ``known``."""
     if value in known:
         return value
     listed = f"{', '.join(known[:-1])} or {known[-1]}"
@@ -137,13 +137,13 @@ Group = TypeVar("Group", bound=Mapping[str, Any])
 
 
 def with_defaults(kind: type[Group], options: Mapping[str, Any]) -> Group:
-    """All options of ``kind``; those that are not in ``options`` with their defaults."""
+    """Return all options of ``kind``; those that are not in ``options`` with their defaults."""
     hints = get_type_hints(kind, include_extras=True)
     return cast("Group", {name: default_of(hint) for name, hint in hints.items()} | dict(options))
 
 
 def default_of(annotation: Any) -> Any:
-    """The default of an annotated option: what it says, False for a flag, else None."""
+    """Return the default of an annotated option: what it says, False for a flag, else None."""
     option = option_of(annotation)
     return None if option is None else False if get_args(annotation)[0] is bool else option.default
 
@@ -157,7 +157,7 @@ def flag(name: str, option: Option | None = None) -> str:
 
 
 def task(function: Callable[P, R]) -> Callable[P, R]:
-    """A task whose arguments are checked: SpecError for an unknown name, and for a number outside its limits."""
+    """Return a task whose arguments are checked: SpecError for an unknown name, and for a number outside its limits."""
 
     @functools.wraps(function)
     def checked(*args: P.args, **words: P.kwargs) -> R:

@@ -160,7 +160,7 @@ def preview(
 
 
 def _with_batch_that_fits(opened: RunInputs, resume: bool | None, feedback: Feedback) -> RunInputs:
-    """The same with the batch size of the run that is in ``--out`` already, or with one that fits."""
+    """Return the same with the batch size of the run that is in ``--out`` already, or with one that fits."""
     from ..profiling.batch_finder import batch_that_fits, with_run
 
     spec = opened.spec
@@ -191,7 +191,7 @@ def _probed(last: dict[str, Any], best: Path) -> dict[str, Any]:
 
 
 def _rates(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """The fields of ``results.Rates``."""
+    """Return the fields of ``results.Rates``."""
     found = {}
     for key in ("images_per_second", "data_wait", "augment", "memory_gib"):
         values = [line[key] for line in lines if key in line]

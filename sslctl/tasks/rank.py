@@ -155,7 +155,7 @@ class _Measuring:
 
 
 def _caveats(ranked: list[Ranked], by: str, views: int, sets: dict[str, str]) -> list[str]:
-    """What must be known before the numbers are believed."""
+    """Return what must be known before the numbers are believed."""
     found = []
     if len(sets) > 1:
         found.append("the encoders were measured on different images: give --data to compare them")

@@ -22,7 +22,7 @@ Interval = tuple[float, float]
 
 
 def says(text: str, **more: Any) -> Any:
-    """A field with its description for docs/json.md."""
+    """Return a field with its description for docs/json.md."""
     return Field(description=text, **more)
 
 
@@ -53,7 +53,7 @@ class Result(Part):
         return handler(value)
 
     def model_dump_json(self, **options: Any) -> str:
-        """One line of ASCII, so that it fits any stream, whatever file names hold."""
+        """Return one line of ASCII, so that it fits any stream, whatever file names hold."""
         return json.dumps(self.model_dump(mode="json", **options), allow_nan=False)
 
 

@@ -85,7 +85,7 @@ class Session:
         self._glimpses.begin(step)
 
     def _start(self, step: int) -> dict[str, Any]:
-        """What sessions.jsonl records of the session's beginning."""
+        """Return what sessions.jsonl records of the session's beginning."""
         t = self.training
         length = {"from_step": step, "total": t.total, "per_epoch": t.per_epoch, "images": len(t.source)}
         precision = str(t.dtype).removeprefix("torch.")
@@ -101,7 +101,7 @@ class Session:
 
 
 def ending(error: BaseException | None) -> dict[str, Any]:
-    """How a session ended, in a word, and why."""
+    """Return how a session ended, in a word, and why."""
     if error is None:
         return {"state": "finished"}
     if isinstance(error, Stopped):
@@ -113,7 +113,7 @@ def ending(error: BaseException | None) -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Where a session runs, and with what."""
+    """Return where a session runs, and with what."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpus": os.cpu_count(),

@@ -19,7 +19,7 @@ AUTO = "auto"
 
 
 def number_or_auto(word: str) -> int | str:
-    """A batch size. Raises SpecError for another word than ``auto``."""
+    """Return a batch size. Raises SpecError for another word than ``auto``."""
     if word != AUTO and not word.isdecimal():
         raise SpecError(f"'{word}' is neither a number nor {AUTO}")
     return word if word == AUTO else int(word)
@@ -125,7 +125,7 @@ def _sections(spec: SpecWord | None) -> Data:
 
 
 def _layers(words: Mapping[str, Any] | Sequence[str] | None) -> list[Data]:
-    """``--set`` words, or a mapping of dotted keys, as sections."""
+    """Return ``--set`` words, or a mapping of dotted keys, as sections."""
     if not isinstance(words, Mapping):
         return [parse_set(word) for word in words or []]
     layers = []

@@ -48,7 +48,7 @@ class Views:
 
 
 class Augment:
-    """The views of ``plan``; every number drawn is a function of (seed, epoch, index in the set, view, slot).
+    """The views of ``plan``; every draw is a function of (seed, epoch, index in the set, view, slot).
 
     So neither the batch an image is in, nor workers, nor the device change its views, and there is no state to save.
     ``piece`` is how many bytes of float32 views are worked on at once; None: what suits the device.
@@ -65,7 +65,7 @@ class Augment:
             self._alike.setdefault(view, []).append(position)
 
     def geometric(self, image: NDArray[np.uint8], epoch: int, index: int) -> list[Tensor]:
-        """The crops of one decoded ``image`` (H, W, 3), a uint8 (3, S, S) for every view."""
+        """Crop one decoded ``image`` (H, W, 3) into a uint8 (3, S, S) for every view."""
         views = self.plan.all
         u = uniforms(self.seed, epoch, index, np.arange(len(views)), geometric.SLOTS)
         height, width = image.shape[:2]
@@ -75,21 +75,21 @@ class Augment:
         ]
 
     def __call__(self, batch: Batch, device: torch.device) -> Views:
-        """The views of ``batch`` on ``device``: float32 (B, 3, S, S), normalised."""
-        made: list[Tensor] = [torch.empty(0)] * len(self.plan.all)
+        """Return the views of ``batch`` on ``device``: float32 (B, 3, S, S), normalised."""
+        done: list[Tensor] = [torch.empty(0)] * len(self.plan.all)
         images = None if batch.images is None else send(batch.images, device).contiguous()
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             for view, positions in self._alike.items():
                 for position, x in zip(positions, self._make(view, positions, batch, images, device), strict=True):
-                    made[position] = x
+                    done[position] = x
         n = len(self.plan.globals)
         labels = None if batch.labels is None else send(batch.labels, device)
-        return Views(made[:n], made[n:], send(batch.index, device), labels)
+        return Views(done[:n], done[n:], send(batch.index, device), labels)
 
     def _make(
         self, view: ViewSpec, positions: list[int], batch: Batch, images: Tensor | None, device: torch.device
     ) -> list[Tensor]:
-        """The views at ``positions``, all of them ``view``."""
+        """Make the views at ``positions``, all of them ``view``."""
         n = len(batch.index)
         keys = (self.seed, batch.epoch.numpy(), batch.index.numpy(), np.array(positions)[:, None])
         u = uniforms(*keys, geometric.SLOTS + photometric.SLOTS).reshape(len(positions) * n, -1)

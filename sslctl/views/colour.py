@@ -21,7 +21,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's mode L
 
 
 def jitter(x: Tensor, factors: Floats, order: NDArray[np.int64]) -> Tensor:
-    """torchvision's ColorJitter by ``factors`` (N, 4), each image in its own ``order`` (N, 4); in place.
+    """Apply torchvision's ColorJitter by ``factors`` (N, 4), each image in its ``order`` (N, 4); in place.
 
     Brightness, contrast and saturation are one operation with different coefficients. So an image goes through three
     of those, and through hue before, between or after them.
@@ -39,7 +39,7 @@ def jitter(x: Tensor, factors: Floats, order: NDArray[np.int64]) -> Tensor:
 
 
 def blend(x: Tensor, which: NDArray[np.int64], factor: Floats) -> Tensor:
-    """Each image ``factor`` times itself, plus 1 - ``factor`` times black, its mean grey level or its grey version.
+    """Blend each image, ``factor`` to 1 - ``factor``, with black, its mean grey level or its grey version.
 
     Which of them ``which`` (N,) says: BRIGHTNESS, CONTRAST or SATURATION. In place.
     """
@@ -53,7 +53,7 @@ def blend(x: Tensor, which: NDArray[np.int64], factor: Floats) -> Tensor:
 
 
 def shift_hue(x: Tensor, turns: Floats) -> Tensor:
-    """The hue of HSV turned by ``turns`` (N,), without the way to HSV and back; in place.
+    """Turn the hue of HSV by ``turns`` (N,), without the way to HSV and back; in place.
 
     With hue h in sixths of a turn, red is low + (high - low) * clamp(|h - 3| - 1, 0, 1), and green and blue the
     complement about 2 and 4. Which channel is highest enters as factors 0 and 1: comparisons and selections cost a CPU
@@ -77,14 +77,14 @@ def shift_hue(x: Tensor, turns: Floats) -> Tensor:
 
 
 def luma(x: Tensor) -> Tensor:
-    """The grey version of (N, 3, H, W) as (N, 1, H, W)."""
+    """Return the grey version of (N, 3, H, W) as (N, 1, H, W)."""
     return (x[:, :1] * LUMA[0]).add_(x[:, 1:2], alpha=LUMA[1]).add_(x[:, 2:], alpha=LUMA[2])
 
 
 def colour_matrix(
     factors: Floats, order: NDArray[np.int64], jittered: Flags, gray: Flags
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """``jitter`` where ``jittered``, then greying where ``gray``: for N images a matrix (N, 3, 3) and a lift (N, 3).
+    """Return ``jitter``, then greying, of N images as matrices (N, 3, 3) and lifts (N, 3).
 
     The matrix is for each pixel, the lift for the image's mean colour: what it gives is added everywhere (contrast
     turns about the mean). Two things are not as in ``jitter``: hue is a rotation about the axis of greys, which keeps
@@ -106,7 +106,7 @@ def colour_matrix(
 
 
 def recolour(x: Tensor, matrix: NDArray[np.float64], lift: NDArray[np.float64]) -> Tensor:
-    """``x`` (N, 3, H, W) changed as ``colour_matrix`` says and clamped to 0 … 255."""
+    """Change ``x`` (N, 3, H, W) as ``colour_matrix`` says, clamped to 0 … 255."""
     weights, of_mean = (on_device(part.astype(np.float32), x.device) for part in (matrix, lift))
     pixels = x.flatten(2)
     added = (pixels.mean(2) * of_mean).sum(1)[:, None, None]
@@ -114,7 +114,7 @@ def recolour(x: Tensor, matrix: NDArray[np.float64], lift: NDArray[np.float64]) 
 
 
 def _hue_rotation(turns: Floats) -> Floats:
-    """(N, 3, 3): a turn about the axis of greys (Rodrigues' formula); red goes to green as in HSV."""
+    """Return turns about the axis of greys (Rodrigues' formula), (N, 3, 3); red goes to green as in HSV."""
     angle = 2 * math.pi * turns[:, None, None]
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
     turned: Floats = np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) / 3 + np.sin(angle) * cross
@@ -122,7 +122,7 @@ def _hue_rotation(turns: Floats) -> Floats:
 
 
 def where_chosen(x: Tensor, chosen: Flags, change: Callable[[Tensor, Any], Tensor]) -> None:
-    """``change(part, rows)`` for the ``chosen`` images of ``x``, written back; rows in one piece are not copied."""
+    """Write ``change(part, rows)`` back for the ``chosen`` images of ``x``; a block of rows is not copied."""
     rows = np.flatnonzero(chosen)
     if not len(rows):
         return

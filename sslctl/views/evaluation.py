@@ -16,7 +16,7 @@ SMALL = 64  # px below which nothing is cut off: small pictures are of their sub
 
 
 class EvalTransform:
-    """Short side to ``size / crop`` px by antialiased bicubic, central ``size`` px, (x / 255 - mean) / std.
+    """Resizing to ``size / crop`` px (antialiased bicubic), a central crop, and normalisation.
 
     Below 64 px ``crop`` is taken as 1, so that square images are only resized. The sides are rounded as torchvision's
     Resize and CenterCrop round them.
@@ -28,23 +28,23 @@ class EvalTransform:
         self.short = size if size < SMALL else int(size / crop)
 
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
-        """``image`` (H, W, 3) as float32 (3, size, size)."""
+        """Return ``image`` (H, W, 3) as float32 (3, size, size)."""
         return self.normalise(self.crop(image)[None])[0]
 
     def crop(self, image: NDArray[np.uint8]) -> Tensor:
-        """``image`` (H, W, 3) resized and cut, uint8 (3, size, size): what is left to do is ``normalise``."""
+        """Resize and cut ``image`` (H, W, 3) to uint8 (3, size, size): ``normalise`` is left to do."""
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)  # a copy, since image may be a read-only view
         return self._cut(pixels[None])[0]
 
     def batch(self, images: Tensor) -> Tensor:
-        """``images`` uint8 (B, 3, H, W) on any device as float32 (B, 3, size, size).
+        """Return ``images`` uint8 (B, 3, H, W) on any device as float32 (B, 3, size, size).
 
         On a CPU the same bits as image by image; elsewhere within one grey level before the normalisation.
         """
         return self.normalise(self._cut(images))
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """``pixels`` (..., 3, H, W) in 0 … 255 as float32 (x / 255 - mean) / std."""
+        """Return ``pixels`` (..., 3, H, W) in 0 … 255 as float32 (x / 255 - mean) / std."""
         mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] * 255 for v in (self.mean, self.std))
         x = pixels.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         return x.sub_(mean).div_(std)

@@ -19,7 +19,7 @@ SLOTS = 2 * TRIES + 2  # of uniform numbers: area and aspect of every try, then 
 def crop_boxes(
     u: NDArray[np.float64], height: int, width: int, scale: ArrayLike, ratio: ArrayLike = (3 / 4, 4 / 3)
 ) -> NDArray[np.int64]:
-    """Boxes (..., 4) as top, left, height, width in pixels, from ``u`` (..., SLOTS) uniform in [0, 1).
+    """Return boxes (..., 4) as top, left, height, width in pixels, from uniforms ``u`` (..., SLOTS).
 
     torchvision's RandomResizedCrop: ten draws of an area (``scale``, share of the image) and of an aspect (``ratio``,
     log-uniform), the first that fits inside wins and lies anywhere; where none fits, the largest central box whose
@@ -36,12 +36,12 @@ def crop_boxes(
     w, h = np.take_along_axis(w, first, -1)[..., 0], np.take_along_axis(h, first, -1)[..., 0]
     top = np.floor(u[..., -2] * (height - h + 1))
     left = np.floor(u[..., -1] * (width - w + 1))
-    found = fits.any(-1)
-    if not found.all():
-        w = np.where(found, w, np.minimum(width, np.rint(height * ratio[..., 1])))
-        h = np.where(found, h, np.minimum(height, np.rint(width / ratio[..., 0])))
-        top = np.where(found, top, (height - h) // 2)
-        left = np.where(found, left, (width - w) // 2)
+    fitting = fits.any(-1)
+    if not fitting.all():
+        w = np.where(fitting, w, np.minimum(width, np.rint(height * ratio[..., 1])))
+        h = np.where(fitting, h, np.minimum(height, np.rint(width / ratio[..., 0])))
+        top = np.where(fitting, top, (height - h) // 2)
+        left = np.where(fitting, left, (width - w) // 2)
     return np.stack([top, left, h, w], -1).astype(np.int64)
 
 
@@ -51,7 +51,7 @@ def _between(ends: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int, interpolation: Interpolation) -> Tensor:
-    """``image`` (H, W, 3) as uint8 (3, height, width), antialiased as Pillow does it.
+    """Resize ``image`` (H, W, 3) to uint8 (3, height, width), antialiased as Pillow does it.
 
     Across first, then down, as in Pillow before 13 (which takes the steeper reduction first; where a cubic overshoots
     at a hard edge that is a few levels). Within one grey level of it, but for a pixel in 50 000. This is torch's uint8
@@ -64,13 +64,13 @@ def resize(image: NDArray[np.uint8], height: int, width: int, interpolation: Int
 
 
 def crop(image: NDArray[np.uint8], box: NDArray[np.int64], size: int, interpolation: Interpolation) -> Tensor:
-    """The ``box`` (top, left, height, width) of ``image`` (H, W, 3), resized to uint8 (3, size, size)."""
+    """Resize the ``box`` (top, left, height, width) of ``image`` (H, W, 3) to uint8 (3, size, size)."""
     top, left, height, width = box.tolist()
     return resize(image[top : top + height, left : left + width], size, size, interpolation)
 
 
 def crop_batch(images: Tensor, boxes: Tensor, flip: Tensor, size: int, interpolation: Interpolation) -> Tensor:
-    """The box of every image, resized, and mirrored where ``flip``; on any device.
+    """Resize the box of every image, mirrored where ``flip``; on any device.
 
     ``images`` uint8 (B, 3, H, W), ``boxes`` (B, 4), ``flip`` (B,) 0 or 1 -> float32 (B, 3, size, size) of whole grey
     levels. Two products with resize matrices, rounded and clamped after each as in ``resize``: equal to Pillow's and to
@@ -83,7 +83,7 @@ def crop_batch(images: Tensor, boxes: Tensor, flip: Tensor, size: int, interpola
 
 
 def resample(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """``images`` (B, 3, H, W) by their matrices (B, h, H) and (B, w, W), as whole grey levels float32 (B, 3, h, w)."""
+    """Resample ``images`` (B, 3, H, W) by matrices (B, h, H) and (B, w, W) to whole grey levels, float32."""
     b, c, height, width = images.shape
     rows = images.float().reshape(b, c * height, width)
     x = _grey_levels(torch.bmm(rows, across.transpose(1, 2)))  # (B, 3·H, w)
@@ -93,7 +93,7 @@ def resample(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
 def resize_matrices(
     start: Tensor, length: Tensor, source: int, size: int, interpolation: Interpolation, flip: Tensor | None = None
 ) -> Tensor:
-    """(B, size, source): each row averages pixels ``start`` … ``start + length - 1`` into one of ``size`` samples.
+    """Return (B, size, source): rows that average pixels from ``start`` on into ``size`` samples.
 
     Pillow's antialiased filters: a triangle, or Keys' cubic with a = -1/2, widened by the factor of reduction, cut at
     the box and normalised. Where ``flip`` is 1 the samples run backwards.

@@ -14,7 +14,7 @@ _ALL = (1 << 64) - 1
 def uniforms(
     seed: ArrayLike, epoch: ArrayLike, index: ArrayLike, view: ArrayLike, n: int, first: int = 0
 ) -> NDArray[np.float64]:
-    """``n`` numbers, uniform in [0, 1), for every (seed, epoch, index, view): slots ``first`` … ``first + n - 1``.
+    """Draw ``n`` numbers in [0, 1) for every (seed, epoch, index, view), slots ``first`` to ``first + n - 1``.
 
     The four are integers or integer arrays that broadcast together; the result has their shape, and ``n`` last. A
     number depends on its own key and slot only, so batches, workers and devices change nothing.
@@ -31,7 +31,7 @@ def uniforms(
 
 
 def mix(x: Any) -> Any:
-    """splitmix64's finaliser, of an int or a uint64 array: a bijection; every bit in moves about half the bits out."""
+    """Apply splitmix64's finaliser to an int or a uint64 array, a bijection that changes half of the bits."""
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _ALL
     x = (x ^ x >> 27) * 0x94D049BB133111EB & _ALL
     return x ^ x >> 31

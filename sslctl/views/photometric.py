@@ -19,7 +19,7 @@ _ORDERS = np.array(list(itertools.permutations(range(4))))
 
 
 class Draws(NamedTuple):
-    """What happens to each of N views; on the host, since which images an operation takes is decided there."""
+    """The random decisions for N views, on the host, where the images of an operation are chosen."""
 
     flip: Flags  # (N,)
     jitter: Flags
@@ -35,7 +35,7 @@ class Draws(NamedTuple):
 
 
 def draw(view: ViewSpec, u: NDArray[np.float64]) -> Draws:
-    """The draws of N views from ``u`` (N, SLOTS), uniform in [0, 1)."""
+    """Draw for N views from ``u`` (N, SLOTS), uniform in [0, 1)."""
     reach = np.array(view.jitter)
     low, high = np.maximum(1 - reach, 0), 1 + reach
     low[HUE], high[HUE] = -reach[HUE], reach[HUE]
@@ -53,13 +53,13 @@ def draw(view: ViewSpec, u: NDArray[np.float64]) -> Draws:
 
 
 def batching_order(draws: Draws) -> NDArray[np.int64]:
-    """An order of the N views in which jitter takes neighbours: rows in one piece need no gathering."""
+    """Return an order of the N views in which jittered ones are neighbours: a block needs no gathering."""
     hue_at = (draws.order == HUE).argmax(1)
     return np.argsort(np.where(draws.jitter, hue_at, 4), kind="stable")
 
 
 def apply(x: Tensor, view: ViewSpec, draws: Draws) -> Tensor:
-    """``view``'s operations but the flip, in its order, on ``x`` float32 (N, 3, H, W) of grey levels 0–255.
+    """Apply ``view``'s operations but the flip, in its order, to grey levels ``x`` float32 (N, 3, H, W).
 
     ``x`` may be overwritten. Every operation commutes with the flip, which therefore happens where it is cheapest:
     before, with the crop.
@@ -84,19 +84,19 @@ def apply(x: Tensor, view: ViewSpec, draws: Draws) -> Tensor:
 
 
 def flip(x: Tensor, chosen: Flags) -> Tensor:
-    """The ``chosen`` (N,) of ``x`` (N, C, H, W) mirrored left to right; in place."""
+    """Mirror the ``chosen`` (N,) of ``x`` (N, C, H, W) left to right, in place."""
     where_chosen(x, chosen, lambda part, rows: part.flip(-1))
     return x
 
 
 def solarize(x: Tensor, threshold: int) -> Tensor:
-    """Grey levels from ``threshold`` on inverted, as Pillow's; a level counts as the whole number nearest to it."""
+    """Invert grey levels from ``threshold`` on, as Pillow; a level counts as the nearest whole number."""
     above = (x - (threshold - 0.5)).mul_(1e9).clamp_(0, 1)
     return above.mul_(255 - 2 * x).add_(x)
 
 
 def blur(x: Tensor, sigma: Floats, kernel: Literal["pillow", "gaussian"] = "pillow") -> Tensor:
-    """Each image blurred by its own ``sigma`` (N,) in pixels; edges are repeated outwards.
+    """Blur each image by its own ``sigma`` (N,) in pixels; edges are repeated outwards.
 
     "pillow" is PIL's GaussianBlur(radius=sigma): along each axis three boxes. PIL rounds to whole grey levels after all
     of the six, which this does not: on photographs that is 0.4 levels in the mean and 3 at most. "gaussian" is the
@@ -120,7 +120,7 @@ def blur(x: Tensor, sigma: Floats, kernel: Literal["pillow", "gaussian"] = "pill
 
 
 def box_taps(sigma: Floats) -> Floats:
-    """A third of a Gaussian's variance as a box, centre and one side of it: (N, reach + 1) for the widest.
+    """Return a third of a Gaussian's variance as a box, centre and one side: (N, reach + 1).
 
     Its ends weigh a fraction, so that three of them have exactly the variance sigma² (Gwosdek et al. 2011, "Theoretical
     foundations of Gaussian convolution by extended box filtering").
@@ -134,7 +134,7 @@ def box_taps(sigma: Floats) -> Floats:
 
 
 def gaussian_taps(sigma: Floats, reach: int) -> Floats:
-    """A Gaussian cut at ``reach`` pixels, centre and one side of it: (N, reach + 1)."""
+    """Return a Gaussian cut at ``reach`` pixels, centre and one side: (N, reach + 1)."""
     taps = np.exp(-(np.arange(reach + 1) ** 2) / (2 * sigma.astype(np.float64)[:, None] ** 2))
     taps /= 2 * taps.sum(1, keepdims=True) - taps[:, :1]
     return taps

@@ -22,7 +22,7 @@ _GROUND, _INK = (250, 250, 250), (60, 60, 60)
 def contact_sheet(
     source_images: Sequence[NDArray[np.uint8]], augment: Augment, names: Sequence[str], epoch: int = 0
 ) -> Image.Image:
-    """One row an image, taken as number 0, 1, … of a set: the image under its name, then its views in ``epoch``.
+    """Draw a row an image, number 0, 1, … of a set: the image under its name, then its views in ``epoch``.
 
     ``source_images`` are uint8 (H, W, 3). Images are fitted into the size of the largest view; small views are shown
     enlarged, all by the same whole factor, so that they can be seen.
@@ -41,7 +41,7 @@ def contact_sheet(
 def view_tiles(
     images: Sequence[NDArray[np.uint8]], augment: Augment, epoch: int = 0
 ) -> list[list[tuple[str, Image.Image]]]:
-    """Per image, taken as number 0, 1, … of a set, its views in ``epoch``: caption and picture, at their true size."""
+    """Return each image's views in ``epoch``, captions and pictures at their true size."""
     plan = augment.plan
     kinds = [f"global {i + 1}" for i in range(len(plan.globals))] + [f"local {i + 1}" for i in range(len(plan.locals))]
     captions = [f"{kind}, {view.size} px" for kind, view in zip(kinds, plan.all, strict=True)]
@@ -66,7 +66,7 @@ def _shown(view: Tensor, augment: Augment) -> Image.Image:
 
 
 def _laid_out(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
-    """Tiles in columns as wide as their widest tile or caption, captions above them."""
+    """Lay tiles out in columns as wide as their widest tile or caption, captions above."""
     font = ImageFont.load_default(11)
     rows = [[(_cut(text, tile.width, font), tile) for text, tile in row] for row in rows]
     columns = list(zip(*rows, strict=True))
@@ -87,7 +87,7 @@ def _laid_out(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
 
 
 def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """``text``, shortened from the left where it would run far beyond its tile: the end of a path says more."""
+    """Shorten ``text`` from the left where it would run beyond its tile: the end of a path says more."""
     while len(text) > 16 and font.getlength(text) > width:
         text = "…" + text.removeprefix("…")[1:]
     return text

@@ -89,12 +89,12 @@ class ViewPlan(NamedTuple):
 
     @property
     def resolution(self) -> int:
-        """The shorter side in px that an image needs, so that no crop of any view is enlarged."""
+        """Return the shorter side in px that an image needs so that no crop is enlarged."""
         return math.ceil(max(view.size / math.sqrt(view.scale[0] * min(view.ratio[0], 1)) for view in self.all))
 
 
 def plan_views(recipe: ViewRecipe, spec: ViewsSpec) -> ViewPlan:
-    """The views that ``spec`` asks for, with the recipe's values where it asks for none."""
+    """Return the views that ``spec`` asks for, with the recipe's values where it asks for none."""
     plan: CropPlan = parse_crops(spec.multi_crop or recipe.crops)
     changes: dict[str, object] = {
         "flip_p": spec.flip,
@@ -105,7 +105,7 @@ def plan_views(recipe: ViewRecipe, spec: ViewsSpec) -> ViewPlan:
         "interpolation": spec.interpolation,
         "colour": spec.colour,
     }
-    asked = {key: value for key, value in changes.items() if value is not None}
+    overrides = {key: value for key, value in changes.items() if value is not None}
 
     def complete(view: ViewSpec, crops: Crops, scale: tuple[float, float] | None) -> ViewSpec:
         jitter = tuple(x * spec.jitter_strength for x in view.jitter)
@@ -115,7 +115,7 @@ def plan_views(recipe: ViewRecipe, spec: ViewsSpec) -> ViewPlan:
                 "size": crops.size,
                 "scale": crops.scale or scale or view.scale,
                 "jitter": (*jitter[:3], hue),
-                **asked,
+                **overrides,
             }
         )
 

@@ -43,7 +43,7 @@ class Cache:
     limit: int = LIMIT
 
     def load(self, key: str, source: Source) -> Features | None:
-        """The features under ``key`` with the labels of ``source``; None where there are none, or damaged ones.
+        """Return the features under ``key`` with the labels of ``source``; None where there are none, or damaged ones.
 
         Labels are not stored: they may be renamed without any feature changing.
         """
@@ -92,7 +92,7 @@ class Cache:
 
 
 def cache_beside(checkpoint: Path) -> Cache:
-    """The cache of a checkpoint file: in the run that it is part of, or else beside it."""
+    """Return the cache of a checkpoint file: in the run that it is part of, or else beside it."""
     inside = checkpoint.parent.name == "checkpoints"
     return Cache((checkpoint.parent.parent if inside else checkpoint.parent) / FOLDER)
 
@@ -146,7 +146,7 @@ def cache_key(
     dtype: torch.dtype,
     kind: str = "pooled",
 ) -> str:
-    """sha256 over all that features depend on: ``encoder`` (JSON), images, transform, arithmetic and ``kind``.
+    """Return the sha256 over all that features depend on: encoder (JSON), images, transform, arithmetic.
 
     Beside the fingerprint of the set (names and sizes of files) the times of files count, so that a picture that was
     edited in place is read again.

@@ -31,7 +31,7 @@ class Features:
     unreadable: Unreadable = field(default_factory=list)  # the same by position
 
     def take(self, rows: Tensor) -> Features:
-        """The features of some images, by row."""
+        """Return the features of some images, by row."""
         return replace(self, x=self.x[rows], labels=self.labels[rows], index=self.index[rows])
 
 
@@ -43,7 +43,7 @@ def extract(
     progress: Callable[[int, int], None] = lambda done, total: None,
     **options: Unpack[PassOptions],
 ) -> Features:
-    """Features of all readable images of ``source`` from ``encoder``: (B, 3, S, S) -> (B, d), held in memory.
+    """Return features of all readable images of ``source`` from ``encoder``: (B, 3, S, S) -> (B, d), held in memory.
 
     The pass is that of ``stream``, which says what it leaves alone and how several processes share it: each of them
     has all features in the end. ``progress`` hears (images done, of how many). Images in memory need no loader
@@ -65,7 +65,7 @@ def extract(
 
 
 def check_pair(train: Features, test: Features) -> None:
-    """DataError where the two sets cannot be one experiment."""
+    """Raise DataError where the two sets cannot be one experiment."""
     for part in (train, test):
         if bool((part.labels < 0).any()):
             raise DataError(f"{part.name} has no labels to evaluate with", NO_LABELS)
@@ -80,7 +80,7 @@ def check_pair(train: Features, test: Features) -> None:
 
 
 def with_labels(source: Source, x: Tensor, index: Tensor, unreadable: Unreadable) -> Features:
-    """Features ``x`` (n, d) of the images of ``source`` at ``index`` (n,), and what the set says of them."""
+    """Return features ``x`` (n, d) of the images of ``source`` at ``index`` (n,), and what the set says of them."""
     labels = np.full(len(source), -1) if source.labels is None else source.labels
     skipped = [(source.item_name(i), reason) for i, reason in unreadable]
     own = torch.from_numpy(labels)[index]

@@ -43,13 +43,13 @@ class Form:
     extra: str = ""
 
     def require(self) -> None:
-        """MachineError with the line to type where the library is missing."""
+        """Raise MachineError with the line to type where the library is missing."""
         if self.needs and find_spec(self.needs) is None:
             raise MachineError(f"this format needs {self.needs}", f"pip install 'sslctl[{self.extra}]'")
 
 
 def seal_npy(spool: Spool, rows: Rows) -> None:
-    """Features float32 (n, ...), nothing else: numpy's format 1.0 (numpy.lib.format), which can be mapped."""
+    """Write features float32 (n, ...) alone: numpy's format 1.0 (numpy.lib.format), which can be mapped."""
     shape = "".join(f"{n}, " for n in (spool.rows, *spool.shape))
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape.rstrip()}), }}"
     length = HEADER - 10  # a magic string, the version, the length itself
@@ -59,7 +59,7 @@ def seal_npy(spool: Spool, rows: Rows) -> None:
 
 
 def seal_safetensors(spool: Spool, rows: Rows) -> None:
-    """``features`` float32 (n, ...), ``index`` int64 (n,), position in the set, ``labels`` int64 (n,) if it has any.
+    """Write ``features`` float32 (n, ...), ``index`` and, if there are any, ``labels``, int64 (n,).
 
     The header is padded with blanks, as the format allows; its metadata has ``order.meta`` as JSON under ``sslctl``.
     """
@@ -83,7 +83,7 @@ def seal_safetensors(spool: Spool, rows: Rows) -> None:
 
 
 def seal_parquet(spool: Spool, rows: Rows) -> None:
-    """Columns ``name``, ``label`` (null where the set has none), ``index`` and ``features``, a list of fixed length.
+    """Write columns ``name``, ``label`` (or null), ``index`` and ``features``, a list of fixed length.
 
     A map of features is one such list too; its shape stands in the file's metadata, as JSON under ``sslctl``.
     """

@@ -96,7 +96,7 @@ class Spool:
         self.remove()
 
     def rows_on_disk(self) -> NDArray[np.float32]:
-        """The rows (n, ...), mapped into memory."""
+        """Return the rows (n, ...), mapped into memory."""
         self.commit()
         return np.memmap(self.rows_file, "<f4", "r", HEADER, (self.rows, *self.shape))
 

@@ -60,7 +60,7 @@ def stream(
     dtype: torch.dtype = torch.float32,
     start: int = 0,
 ) -> Generator[Chunk, None, None]:
-    """Features of ``source`` from image ``start`` on, in order: ``encoder`` takes (B, 3, S, S) and gives (B, ...).
+    """Yield features of ``source`` from image ``start`` on, in order: ``encoder`` takes (B, 3, S, S).
 
     Of a backbone these are the pooled ones.
 
@@ -166,7 +166,7 @@ def _collate(items: list[tuple[int, Tensor | str]]) -> tuple[list[int], Tensor, 
 
 @contextlib.contextmanager
 def frozen(net: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; then each module has its mode back, and no tensor was written to (else RuntimeError)."""
+    """Keep ``net`` in eval mode; then restore every mode. Raises RuntimeError if a tensor was written to."""
     modes = [(module, module.training) for module in net.modules()]
     tensors = [*net.parameters(), *net.buffers()]
     versions = [t._version for t in tensors]

@@ -42,7 +42,7 @@ class WrittenFeatures:
 
 
 def find_form(out: Path, form: str | None) -> str:
-    """The format named, or that of the file's suffix. SpecError for none, MachineError where its library is missing."""
+    """Return the format named, or the file suffix's. Raises SpecError, or MachineError for a missing library."""
     named = form or out.suffix.lower().lstrip(".")
     if named not in FORMATS:
         what = f"--format '{form}'" if form else f"--out '{out}'"

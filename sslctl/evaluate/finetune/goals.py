@@ -24,7 +24,7 @@ class Classes:
     key = "top1"  # of the score, in curves and results
 
     def targets(self, labels: Tensor) -> Tensor:
-        """(B,) -> (B, C): 1 - smoothing on the class, and smoothing spread over all (arXiv 1512.00567)."""
+        """Map labels (B,) to targets (B, C): smoothed labels (arXiv 1512.00567)."""
         return F.one_hot(labels, self.outputs).float() * (1 - self.smoothing) + self.smoothing / self.outputs
 
     def loss(self, out: Tensor, target: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Columns:
 
     @classmethod
     def of(cls, table: Table, rows: Tensor) -> Columns:
-        """For the training images with these ``rows``."""
+        """Return the goal for the training images with these ``rows``."""
         y = table.values[rows]
         if table.kind == "multilabel":
             return cls(table, torch.zeros(y.shape[1]), torch.ones(y.shape[1]))
@@ -60,7 +60,7 @@ class Columns:
         return self.table.values.shape[1]
 
     def targets(self, labels: Tensor) -> Tensor:
-        """(B,) -> (B, C)."""
+        """Map rows (B,) to targets (B, C)."""
         return ((self.table.values[labels.cpu()] - self.mean) / self.scale).to(labels.device)
 
     def loss(self, out: Tensor, target: Tensor) -> Tensor:

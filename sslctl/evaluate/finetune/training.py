@@ -127,7 +127,7 @@ def finetune(
 
 
 def groups(net: Classifier, recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Parameters of equal depth and decay; ``lr_scale`` falls by ``layer_decay`` with each layer below the head.
+    """Return parameters of equal depth and decay; ``lr_scale`` falls by ``layer_decay`` with each layer below the head.
 
     Layers are those of ``Backbone.layer_depths``. Biases and norms (one axis or none) and position and class tokens are
     not decayed.
@@ -147,7 +147,7 @@ def groups(net: Classifier, recipe: Recipe) -> Iterator[dict[str, Any]]:
 
 
 def mix(x: Tensor, target: Tensor, recipe: Recipe, index: int) -> tuple[Tensor, Tensor]:
-    """Images and targets, each mixed or patched with those of the batch in reverse; by (seed, step) alone."""
+    """Return images and targets, each mixed or patched with those of the batch in reverse; by (seed, step) alone."""
     kinds = [name for name in ("mixup", "cutmix") if getattr(recipe, name) > 0]
     if not kinds:
         return x, target
@@ -169,13 +169,13 @@ def mix(x: Tensor, target: Tensor, recipe: Recipe, index: int) -> tuple[Tensor, 
 
 
 def crops(image: ImageSpec, interpolation: Literal["bilinear", "bicubic"] = "bicubic") -> ViewPlan:
-    """The one view of training with labels: a random crop of 8 to 100 % of the area, and a flip."""
+    """Return the one view of training with labels: a random crop of 8 to 100 % of the area, and a flip."""
     view = ViewSpec(size=image.size, interpolation=interpolation, order=("flip",))
     return ViewPlan((view,), (), image.mean, image.std)
 
 
 def save(path: Path, net: Classifier, meta: Meta, classes: list[str]) -> None:
-    """The fine-tuned network as a checkpoint whose encoder every command reads; atomic.
+    """Write the fine-tuned network as a checkpoint whose encoder every command reads; atomic.
 
     ``meta`` is that of the checkpoint it came from, with the step and data of the fine-tuning.
     """
@@ -186,7 +186,7 @@ def save(path: Path, net: Classifier, meta: Meta, classes: list[str]) -> None:
 def labelled_batches(
     images: Source, plan: ViewPlan, task: Task, batch: int, total: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """``total`` batches of augmented ``images`` (B, 3, S, S) and their labels (B,), on the task's device."""
+    """Return ``total`` batches of augmented ``images`` (B, 3, S, S) and their labels (B,), on the task's device."""
     augment = Augment(plan, seed)
     loader = Loader(
         images,

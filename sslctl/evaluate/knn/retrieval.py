@@ -29,7 +29,7 @@ class Retrieval:
         self.hits: list[Tensor] = []
 
     def look(self, start: int, similarity: Tensor) -> None:
-        """All similarities (b, n) of the test images from ``start`` on; overwritten."""
+        """Take all similarities (b, n) of the test images from ``start`` on, which are overwritten."""
         labels = self.test[start : start + len(similarity)]
         rows = similarity.numpy()
         train = self.train.numpy()
@@ -42,12 +42,12 @@ class Retrieval:
         self.precision.append(torch.tensor(precisions, dtype=torch.float64))
 
     def first(self, near: Tensor, own: Tensor) -> None:
-        """Classes (b, k) of the nearest training images, and those of the images themselves (b,)."""
+        """Take classes (b, k) of the nearest training images, and those of the images themselves (b,)."""
         same = near == own[:, None]
         self.hits.append(torch.stack([same[:, :k].any(1) for k in RECALL], 1))
 
     def beside(self, score: Score) -> Score:
-        """``score`` with what was found: mAP with its 95 % interval (bootstrap over images), recall@k, queries."""
+        """Return ``score`` with mAP, its 95 % interval (bootstrap over images), recall@k and queries."""
         precision, hits = torch.cat(self.precision), torch.cat(self.hits)
         known = ~precision.isnan()
         found: dict[str, Any] = {"queries": int(known.sum())}
@@ -61,7 +61,7 @@ class Retrieval:
 
 
 def _average_precision(every: np.ndarray[Any, Any], own: np.ndarray[Any, Any]) -> float:
-    """From ascending similarities of all images, and of those of the right class; NaN where there is none."""
+    """Return the average precision from ascending similarities of all and of right images; or NaN."""
     if not len(own):
         return float("nan")
     above = len(every) - np.searchsorted(every, own, "left")

@@ -30,7 +30,7 @@ class Screen(NamedTuple):
 
     @classmethod
     def of(cls, train: Tensor, k: int, budget: int) -> Screen | None:
-        """A screen for the ``k`` nearest of ``train`` (n, d) within ``budget`` bytes; None where it would not pay.
+        """Return a screen for the ``k`` nearest of ``train`` (n, d) within ``budget`` bytes; None if it would not pay.
 
         It pays where the processor multiplies bfloat16, and where there are many more blocks than neighbours.
         """
@@ -56,7 +56,7 @@ class Screen(NamedTuple):
         return cls(train, half, scale, error, k, half.new_empty(rows, len(half)))
 
     def nearest(self, queries: Tensor, own: int | None = None) -> tuple[Tensor, Tensor] | None:
-        """Cosine similarity (b, k) and position of the nearest rows, nearest first, for unit ``queries`` (b, d).
+        """Return cosine similarity (b, k) and position of the nearest rows, nearest first, for unit ``queries`` (b, d).
 
         ``own``: query i is row ``own`` + i, which is not its neighbour. None where too many rows come into question.
         """
@@ -79,7 +79,7 @@ class Screen(NamedTuple):
         return self._exact(queries, query[which], block[which] * BLOCK + at)
 
     def _least(self, queries: Tensor, rough: Tensor, largest: Tensor) -> Tensor:
-        """(b,), bits of bfloat16: no row of a smaller rough similarity can be among the k nearest.
+        """Return (b,), bits of bfloat16, below which no rough similarity is among the k nearest.
 
         |q'x' - qx| <= |q' - q| |x'| + |q| |x' - x| by Cauchy and Schwarz; sums and the result are rounded as well.
         At least k rows are as near, roughly, as the k-th largest of the blocks' maxima: that bounds the k-th
@@ -93,7 +93,7 @@ class Screen(NamedTuple):
         return least.to(_HALF).view(torch.int16)
 
     def _exact(self, queries: Tensor, query: Tensor, row: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The k nearest of candidate pairs (c,), sorted by query, by products in float32."""
+        """Return the k nearest of candidate pairs (c,), sorted by query, by products in float32."""
         b = len(queries)
         counts = torch.bincount(query, minlength=b)
         if int(counts.min()) < self.k or int(counts.max()) > MOST * self.k:  # too few: there are NaNs

@@ -21,7 +21,7 @@ Look = Callable[[int, Tensor], None]
 def neighbours(
     train: Tensor, test: Tensor, k: int, budget: int = BUDGET, *, alone: bool = False, look: Look | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cosine similarity and position of the ``k`` nearest rows of ``train`` (n, d) for the rows of ``test`` (m, d).
+    """Yield cosine similarity and position of the ``k`` nearest rows of ``train`` (n, d) for ``test`` (m, d).
 
     Yields (b, k), nearest first, for consecutive parts of ``test``. Beside the features, which are not copied, at most
     ``budget`` bytes are held (or one row of what is looked at; or, for a large k, ROWS times a few k similarities).
@@ -44,7 +44,7 @@ def neighbours(
 def _computed(
     train: Tensor, test: Tensor, start: int, k: int, budget: int, alone: bool, look: Look | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """``neighbours`` for the rows of ``test`` from ``start`` on, by all similarities in full precision."""
+    """Return ``neighbours`` for the rows of ``test`` from ``start`` on, by all similarities in full precision."""
     n = len(train)
     rows, columns = _tile(n, len(test) - start, k, budget // train.element_size(), whole=look is not None)
     buffer = train.new_empty(rows, -(-columns // BLOCK) * BLOCK)
@@ -69,7 +69,7 @@ def _computed(
 
 
 def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """``x.topk(k, 1)`` for contiguous (b, n), n a multiple of BLOCK; faster on long rows.
+    """Return ``x.topk(k, 1)`` for contiguous (b, n), n a multiple of BLOCK; faster on long rows.
 
     The k largest values lie in the k blocks with the largest maxima, and the smallest of these is exceeded by few.
     """
@@ -102,7 +102,7 @@ def _merged(found: list[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]
 
 
 def _tile(n: int, m: int, k: int, numbers: int, whole: bool) -> tuple[int, int]:
-    """Rows and columns of similarities at a time, so that they and the candidates among them are ``numbers`` at most.
+    """Return the rows and columns of similarities that, with their candidates, are at most ``numbers``.
 
     All columns, unless that leaves fewer than ROWS rows and they need not be ``whole``.
     """

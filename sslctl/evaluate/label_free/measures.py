@@ -13,7 +13,7 @@ BLOCK = 1024  # rows of pairwise distances at a time
 
 
 def rankme(x: Tensor) -> float:
-    """Effective rank of features (n, d): exp of the entropy of their singular values, between 1 and min(n, d).
+    """Return the effective rank of features (n, d): exp of the entropy of their singular values.
 
     RankMe (Garrido et al. 2023, arXiv 2210.02885, equation 1 and what follows): p = sigma / sum(sigma) + 1e-7 of the
     matrix as it is, not centred. Higher is taken for better.
@@ -22,14 +22,14 @@ def rankme(x: Tensor) -> float:
 
 
 def spectrum(x: Tensor) -> Tensor:
-    """Eigenvalues of the covariance of features (n, d), the largest first: min(n, d) of them."""
+    """Return eigenvalues of the covariance of features (n, d), the largest first: min(n, d) of them."""
     x = x.double()
     values: Tensor = torch.linalg.svdvals(x - x.mean(0))
     return values.square() / max(1, len(x) - 1)
 
 
 def alpha_req(eigenvalues: Tensor) -> float:
-    """Exponent of the power law that ``eigenvalues`` (of ``spectrum``) follow: lambda_i ~ i^-alpha.
+    """Return the exponent of the power law that ``eigenvalues`` (of ``spectrum``) follow: lambda_i ~ i^-alpha.
 
     alpha-ReQ (Agrawal et al. 2022, arXiv 2202.05808). The paper names no range; this is the authors' code (fastssl,
     powerlaw.py, with the range of train_model.py): least squares of log lambda on -log i over ranks 4 to 100, weighted
@@ -47,7 +47,7 @@ def alpha_req(eigenvalues: Tensor) -> float:
 
 
 def nesum(eigenvalues: Tensor) -> float:
-    """Sum of the ``eigenvalues`` (of ``spectrum``) over the first: 1 when collapsed to a line, d when white.
+    """Return the sum of ``eigenvalues`` (of ``spectrum``) over the first: 1 when collapsed, d when white.
 
     NESum (He & Ozay 2022, "Exploring the gap between collapsed and whitened features in self-supervised learning",
     section 4). 0 where all are zero.
@@ -56,7 +56,7 @@ def nesum(eigenvalues: Tensor) -> float:
 
 
 def lidar(x: Tensor) -> float:
-    """Effective rank of what tells images apart from their own views, for features (n, q, d) of q views of n images.
+    """Return the effective rank of what tells images from their own views, for features (n, q, d).
 
     LiDAR (Thilak et al. 2024, arXiv 2312.04000, equations 1 and 2): exp of the entropy, as in ``rankme``, of the
     eigenvalues of Sw^-1/2 Sb Sw^-1/2; Sb is the covariance of the images' means, Sw the mean covariance within an image
@@ -73,7 +73,7 @@ def lidar(x: Tensor) -> float:
 
 
 def alignment(x: Tensor) -> float:
-    """How far two views of an image are apart: mean squared distance on the unit sphere, for features (n, q, d).
+    """Return how far two views of an image are apart: mean squared distance on the unit sphere, for features (n, q, d).
 
     Wang & Isola 2020 (arXiv 2005.10242, section 4.1, alpha = 2), over all pairs of the q views. Lower is better.
     """
@@ -85,7 +85,7 @@ def alignment(x: Tensor) -> float:
 
 
 def uniformity(x: Tensor) -> float:
-    """How evenly features (n, d) cover the unit sphere: log of the mean over pairs of exp(-2 |zi - zj|^2); -4 … 0.
+    """Return how evenly features (n, d) cover the unit sphere: log of the mean of exp(-2 |zi - zj|^2).
 
     Wang & Isola 2020 (arXiv 2005.10242, section 4.1, t = 2), over all pairs of different images. Lower is better.
     """
@@ -99,7 +99,7 @@ def uniformity(x: Tensor) -> float:
 
 
 def _effective(values: Tensor) -> float:
-    """exp of the entropy of ``values`` as shares of their sum; 1 where all are zero."""
+    """Return exp of the entropy of ``values`` as shares of their sum; 1 where all are zero."""
     if not float(values.sum()) > 0:
         return 1.0
     p = values / values.sum() + EPSILON

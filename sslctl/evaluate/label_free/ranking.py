@@ -58,7 +58,7 @@ class Ranked:
 
 
 def find_checkpoints(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The checkpoints that ``paths`` mean, and a line for every one that has none.
+    """Return the checkpoints that ``paths`` mean, and a line for every one that has none.
 
     A run directory means its newest; a folder of checkpoints every one in it, by step, the same weights once; what is
     not a path of ours is left as it is. Raises CheckpointError where none is left.
@@ -87,13 +87,13 @@ def _all_in(folder: Path) -> list[Path]:
 
 
 def name_of(checkpoint: Path) -> str:
-    """The run and the file, or what there is of both."""
+    """Return the run and the file, or what there is of both."""
     inside = checkpoint.parent.name == "checkpoints"
     return f"{checkpoint.parent.parent.name}/{checkpoint.stem}" if inside else checkpoint.name
 
 
 def measure(x: Tensor, views: Tensor | None) -> dict[str, float]:
-    """All MEASURES of features ``x`` (n, d), and of ``views`` (n, q, d) where there are some; NaN where one is none."""
+    """Return all MEASURES of features ``x`` (n, d), and of ``views`` (n, q, d) if any; NaN where undefined."""
     values = spectrum(x)
     found = {"rankme": rankme(x), "alpha": alpha_req(values), "nesum": nesum(values), "uniformity": uniformity(x)}
     if views is not None:
@@ -102,7 +102,7 @@ def measure(x: Tensor, views: Tensor | None) -> dict[str, float]:
 
 
 def probe_scores(checkpoint: Path, meta: Meta) -> dict[str, float]:
-    """The online probe's scores of these weights: in the checkpoint itself, or in the metric line of its step."""
+    """Return the online probe's scores of these weights, from the checkpoint or the metric line of its step."""
     lines: list[dict[str, Any]] = [dict(meta.probe or {})]
     if checkpoint.parent.name == "checkpoints":
         lines += [line for line in read_metrics(checkpoint.parent.parent) if line["step"] == meta.step]

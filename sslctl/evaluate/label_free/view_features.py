@@ -22,7 +22,7 @@ from ..features.stream import frozen
 
 
 def view_plan(encoder: LoadedEncoder) -> ViewPlan:
-    """The global views that the run trained on; SimCLR's, at the encoder's size, for other people's weights."""
+    """Return the global views that the run trained on; SimCLR's, at the encoder's size, for other people's weights."""
     name = encoder.spec.method.name
     if encoder.meta.imported is not None or name not in METHODS:
         image = encoder.meta.image
@@ -45,7 +45,7 @@ def extract_views(
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """Features of ``count`` views of every readable image of ``source``: float32 (n, count, d), on the CPU.
+    """Return features of ``count`` views of every readable image of ``source``: float32 (n, count, d), on the CPU.
 
     The views of an image are those that training with ``seed`` would show it in epochs 0, 1, …: nothing is drawn anew,
     and neither batches nor devices change them. ``net`` stays as it is, as ``stream`` says.

@@ -20,7 +20,7 @@ def minimise(
     tolerance: float,
     iterations: int,
 ) -> tuple[Tensor, bool]:
-    """Where ``function`` is least, from ``start`` on, and whether that was reached within ``iterations``.
+    """Return where ``function`` is least, searching from ``start``, and whether ``iterations`` were enough.
 
     It is where no slope is above ``tolerance``. ``preconditioner``, called once ``function`` was at ``start``, gives
     what multiplies a gradient by a rough inverse of the curvature, symmetric and positive: it stands where the textbook

@@ -73,7 +73,7 @@ def linear(train: Features, test: Features, l2s: Sequence[float] = L2, seed: int
 def choose_l2(
     x: Tensor, y: Tensor, fit_part: Tensor, held_out: Tensor, classes: int, l2s: Sequence[float]
 ) -> tuple[float, dict[str, float], Linear]:
-    """The penalty with the best top-1 on ``held_out`` (then the lowest loss), the top-1 of all tried, and the fit.
+    """Return the penalty with the best top-1 on ``held_out``, the top-1 of all tried, and the fit.
 
     Penalties are tried from the strongest, each fit starting from the last one's.
     """
@@ -118,7 +118,7 @@ class Regression:
             self.covariance = self.z.T @ self.z / len(x)  # (d, d)
 
     def fit(self, l2: float, start: Linear | None = None, tolerance: float = TOLERANCE) -> tuple[Linear, bool]:
-        """The classifier, and whether it was found within ITERATIONS.
+        """Return the classifier, and whether it was found within ITERATIONS.
 
         ``tolerance`` is the largest slope that ends the search, as a share of the largest of a classifier of zeros.
         """
@@ -139,7 +139,7 @@ class Regression:
         return Linear(self.mean, self.scale, found[:, :-1].contiguous(), found[:, -1].contiguous()), done
 
     def _loss(self, weights: Tensor) -> tuple[float, Tensor, float]:
-        """Value, gradient, and mean curvature in a logit, by hand: autograd would hold all logits at once."""
+        """Return value, gradient, and mean curvature in a logit, by hand: autograd would hold all logits."""
         weight, bias = weights[:, :-1].contiguous(), weights[:, -1]
         into, sums, loss, curvature = torch.zeros_like(weight), torch.zeros_like(bias), 0.0, 0.0
         for part, own in _parts(self.z, self.y, self.classes):
@@ -171,7 +171,7 @@ class Regression:
         return float(torch.cat([slopes.abs().flatten(), (at * len(labels) - labels.sum(0)).abs()]).max()) / len(labels)
 
     def _preconditioner(self, curvature: float, l2: float) -> Callable[[Tensor], Tensor]:
-        """Multiplies a gradient by the inverse of curvature x covariance + l2 (the bound of Boehning 1992, scaled)."""
+        """Return what multiplies a gradient by the inverse of curvature x covariance + l2 (Boehning 1992)."""
         curve = curvature * self.covariance
         damping = l2 + 1e-5 * float(curve.abs().sum(1).max())  # rounding makes the least eigenvalues uncertain
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(curve + damping * torch.eye(len(curve)).to(curve)))
@@ -185,7 +185,7 @@ class Regression:
 
 
 def split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Positions of images to fit on and of held-out ones: ``share`` of each class, at least one where it has two."""
+    """Split positions into images to fit on and held-out ones: ``share`` of each class, at least one of two."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     keep, out = [], []

@@ -79,7 +79,7 @@ PROTOCOLS = {
 
 
 def find_protocol(name: str, epochs: float | None = None) -> Protocol:
-    """The protocol of that name, with another length where ``epochs`` is given. Raises SpecError for an unknown one."""
+    """Return the protocol of that name, with length ``epochs`` if given. Raises SpecError."""
     if name not in PROTOCOLS:
         known = ["lbfgs", *PROTOCOLS]
         raise SpecError(f"--protocol '{name}': no such protocol{closest(name, known)}", f"one of {', '.join(known)}")
@@ -109,7 +109,7 @@ class Reader(nn.Module):
         return torch.cat(parts, 1).float()
 
     def parts(self, x: Tensor) -> Sequence[Tensor]:
-        """``forward``'s columns by what they are read for."""
+        """Return ``forward``'s columns by what they are read for."""
         return torch.split(x, self.widths, 1)
 
 
@@ -120,7 +120,7 @@ def evaluate(
     seed: int = 0,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Score, Features]:
-    """The score by ``protocol``, and the features of the test images.
+    """Return the score by ``protocol``, and the features of the test images.
 
     All heads learn from the same pass over augmented images. Where there are several, the one that does best on a
     seeded, stratified tenth of the *training* images is taken; these are not learnt from, and the test images decide
@@ -159,7 +159,7 @@ def evaluate(
 def train(
     reader: Reader, images: Source, task: Task, protocol: Protocol, seed: int, report: Callable[[int, int], None]
 ) -> list[Heads]:
-    """Heads for each of ``reader.reads`` and each rate, trained in one pass over augmented ``images``."""
+    """Return heads for each of ``reader.reads`` and each rate, trained in one pass over augmented ``images``."""
     batch = min(protocol.batch_size, len(images))
     per_epoch = len(images) // batch
     total = max(1, round(protocol.epochs * per_epoch))
@@ -193,7 +193,7 @@ def train(
 
 
 def _milestones(protocol: Protocol) -> tuple[float, ...]:
-    """At the same shares of the training where its length is another than the paper's."""
+    """Return milestones at the same shares of the training as the paper's."""
     return tuple(m * protocol.epochs / PROTOCOLS[protocol.name].epochs for m in protocol.milestones)
 
 
@@ -203,7 +203,7 @@ def _extract(reader: Reader, source: Source, task: Task) -> Features:
 
 
 def _top1(heads: Heads, x: Tensor, labels: Tensor) -> Tensor:
-    """(L,) shares of images whose class comes first."""
+    """Return (L,) shares of images whose class comes first."""
     device = heads.weight.device
     right = torch.zeros(len(heads.rates))
     for part, own in zip(torch.split(x, 1024), torch.split(labels, 1024), strict=True):

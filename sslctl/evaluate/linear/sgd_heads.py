@@ -42,11 +42,11 @@ class Heads:
 
     @property
     def finite(self) -> Tensor:
-        """(L,) whether a head still holds numbers: too high a rate ends beyond them."""
+        """Return (L,) whether a head still holds numbers, which too high a rate ends."""
         return torch.isfinite(self.weight).flatten(1).all(1)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits (L, B, C) of ``x`` (B, d)."""
+        """Return logits (L, B, C) of ``x`` (B, d)."""
         return (
             torch.addmm(self.bias.flatten(), x, self.weight.flatten(0, 1).T)
             .view(len(x), *self.bias.shape)
@@ -54,7 +54,7 @@ class Heads:
         )
 
     def step(self, x: Tensor, labels: Tensor, factor: float) -> None:
-        """One step on the mean cross-entropy of ``x`` (B, d), at ``factor`` times each rate."""
+        """Take one step on the mean cross-entropy of ``x`` (B, d), at ``factor`` times each rate."""
         with fast_matmul(x):
             self._step(x, labels, factor)
 
@@ -82,7 +82,7 @@ class Heads:
 
 
 def _larc(w: Tensor, g: Tensor, decay: float, trust: float = 0.001) -> Tensor:
-    """NVIDIA/apex LARC without clipping, head by head: trust * |w| / (|g| + decay * |w|) * (g + decay * w)."""
+    """Return NVIDIA/apex LARC's update without clipping, head by head."""
     axes = tuple(range(1, w.ndim))
     wn, gn = (torch.linalg.vector_norm(t, dim=axes, keepdim=True) for t in (w, g))
     some = (wn > 0) & (gn > 0)

@@ -90,6 +90,6 @@ def _spectrum(x: Tensor, y: Tensor) -> _Spectrum:
 
 
 def _ridge(s: _Spectrum, l2: float) -> Linear:
-    """Least mean of squared error / 2, plus l2 / 2 |weight|^2."""
+    """Solve for the least mean of squared error / 2, plus l2 / 2 |weight|^2."""
     weight = s.vectors @ ((s.vectors.T @ s.moment) / (s.values + l2)[:, None])  # (d, C)
     return Linear(s.mean, s.scale, weight.T.to(s.mean).contiguous(), s.bias)
