@@ -19,7 +19,7 @@ from sslctl.runs import checkpoint
 
 from ..training import small_spec
 
-STEPS = 300
+STEPS = 150
 
 
 @pytest.fixture(scope="module")
