@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslctl.evaluate.features.extract import Features
+from sslctl.evaluate.features.extract import FeatureSet
 from sslctl.evaluate.knn.vote import knn
 from sslctl.runtime.device import fast_matmul
 
@@ -51,8 +51,8 @@ class Sets:
         self.x, self.y = make(train)
         self.q, self.qy = make(queries)
 
-    def features(self, x: Tensor, y: Tensor) -> Features:
-        return Features(x, y, torch.arange(len(x)), [str(i) for i in range(self.classes)], [], "made", "")
+    def features(self, x: Tensor, y: Tensor) -> FeatureSet:
+        return FeatureSet(x, y, torch.arange(len(x)), [str(i) for i in range(self.classes)], [], "made", "")
 
 
 def contenders(s: Sets, dino: str | None) -> Iterator[tuple[str, Run]]:

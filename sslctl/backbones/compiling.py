@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -19,6 +19,8 @@ Compiled = bool | Literal["graphs"]
 
 WORTH_COMPILING = 2000
 """Steps from which compiling, which takes a minute or two, is worth it."""
+MOST_VARIANTS = 128
+"""Compiled forms of ``Backbone.forward``: one for each network, size of view and number of images."""
 
 
 def choose_compile(wish: Compiled | None, device: torch.device, steps: int) -> Compiled:
@@ -40,7 +42,11 @@ def compile_backbones(method: nn.Module, compiled: Compiled = True) -> None:
     "graphs": their kernels are launched as CUDA graphs, whose outputs live until ``method`` is next called. What the
     compiler fails at runs as written, with torch's warning: a broken toolchain must not end a run.
     """
-    torch._dynamo.config.suppress_errors = True
+    config: Any = torch._dynamo.config
+    config.suppress_errors = True
+    # Networks of every run in the process count together. Past the limit a pass would run as written, and beside
+    # compiled passes of the same network, batch norm then refuses the backward pass.
+    config.recompile_limit = max(config.recompile_limit, MOST_VARIANTS)
     for module in method.modules():
         if isinstance(module, Backbone):
             module.compile(dynamic=False, mode="reduce-overhead" if compiled == "graphs" else None)

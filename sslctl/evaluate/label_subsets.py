@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ..data.source import Source, printable
 from ..errors import DataError, SpecError
-from .features.extract import Features
+from .features.extract import FeatureSet
 from .repeats import average
 from .score import Score
 
-Evaluate = Callable[[Features, Features], list[Score]]
+Evaluate = Callable[[FeatureSet, FeatureSet], list[Score]]
 DRAWS = 5
 EXAMPLE = "for example --labels 0.01, --labels 10-per-class, or a text file with one image name a line"
 
@@ -110,7 +110,7 @@ def find_named(names: Sequence[str], source: Source, index: Tensor, title: str) 
 def over_draws(evaluate: Evaluate, few: FewLabels, source: Source, seed: int, draws: int | None = None) -> Evaluate:
     """Return ``evaluate`` with few labels of ``source``: mean scores over ``draws``, with their spread."""
 
-    def run(train: Features, test: Features) -> list[Score]:
+    def run(train: FeatureSet, test: FeatureSet) -> list[Score]:
         chosen, notes = _draw(few, source, train.labels, train.index, seed, draws or few.draws)
         parts = [evaluate(train.take(rows), test) for rows in chosen]
         return [few.average(list(same), seed, notes) for same in zip(*parts, strict=True)]

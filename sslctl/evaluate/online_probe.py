@@ -16,7 +16,7 @@ from ..runtime import distributed
 from ..schedule import Step
 from ..spec.schema import DataSpec
 from ..views.evaluation import EvalTransform
-from .features.extract import Features, check_pair, extract
+from .features.extract import FeatureSet, check_pair, extract
 from .knn.vote import knn
 from .linear.logistic import WITHOUT_CHOICE, fit
 from .score import ranks
@@ -54,7 +54,7 @@ class Probe:
             raise DivergedError(f"step {step.index + 1}: {e.message}", "lower --lr, or --precision fp32") from e
         return distributed.by_first(lambda: _scores(train, test))
 
-    def _features(self, source: Source) -> Features:
+    def _features(self, source: Source) -> FeatureSet:
         return extract(
             self.encoder,
             source,
@@ -65,13 +65,13 @@ class Probe:
         )
 
 
-def _scores(train: Features, test: Features) -> dict[str, float]:
+def _scores(train: FeatureSet, test: FeatureSet) -> dict[str, float]:
     check_pair(train, test)
     near = knn(train, test, [NEIGHBOURS], [TEMPERATURE])[0]
     return {"probe_knn": near.top1, "probe_linear": _linear(train, test)}
 
 
-def _linear(train: Features, test: Features) -> float:
+def _linear(train: FeatureSet, test: FeatureSet) -> float:
     model, _ = fit(train.x, train.labels, len(train.classes), WITHOUT_CHOICE)
     return float((ranks(model(test.x), test.labels) == 0).double().mean())
 

@@ -19,7 +19,7 @@ from ..data.folder import Split
 from ..data.source import FileSource
 from ..errors import DataError
 from ..evaluate.features.cache import Cache, cache_beside, cached_features
-from ..evaluate.features.extract import Features
+from ..evaluate.features.extract import FeatureSet
 from ..exchange.open_encoder import open_encoder
 from ..runs.encoder import LoadedEncoder
 from ..runtime import distributed
@@ -203,7 +203,7 @@ def features_of(
     *,
     what: str = "",
     store: bool = True,
-) -> Features:
+) -> FeatureSet:
     """Features of ``source`` as evaluation computes them: those stored beside the run, or else by a pass over it.
 
     ``store``: whether stored features may be used, and new ones are stored.
@@ -224,7 +224,7 @@ def features_by(
     feedback: Feedback,
     what: str,
     cache: Cache | None = None,
-) -> Features:
+) -> FeatureSet:
     """Return features of ``source`` by any network, which ``identity`` (JSON) tells from others in the cache."""
     label = f"features of {len(source)} {what}"
     found = cached_features(
@@ -247,6 +247,6 @@ def features_by(
     return found.features
 
 
-def failed_of(*features: Features) -> list[Failed]:
+def failed_of(*features: FeatureSet) -> list[Failed]:
     """Return the images without features."""
     return [Failed(image=name, reason=reason) for part in features for name, reason in part.skipped]

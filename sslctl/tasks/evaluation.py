@@ -12,7 +12,7 @@ from ..errors import DataError, SpecError
 from ..evaluate.baselines import PIXELS, Pixels, random_backbone
 from ..evaluate.caveats import absent_classes, overlap
 from ..evaluate.detail import confusion, mean_per_class, per_class
-from ..evaluate.features.extract import Features
+from ..evaluate.features.extract import FeatureSet
 from ..evaluate.label_subsets import FewLabels, over_draws, parse_labels
 from ..evaluate.score import Score
 from ..evaluate.targets import Table, TargetScore, read_table, split_by
@@ -23,7 +23,7 @@ from .feedback import Feedback
 from .options import EvaluationOptions
 from .results import ClassScore, TargetsScore
 
-Evaluate = Callable[[Features, Features], list[Score]]
+Evaluate = Callable[[FeatureSet, FeatureSet], list[Score]]
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Experiment:
     def _by(self, net: Any, transform: Any, identity: Any, what: str) -> Pair:
         cache = cache_of(self.encoder, not self.options["no_cache"])
 
-        def features(source: Source, part: str) -> Features:
+        def features(source: Source, part: str) -> FeatureSet:
             text = f"{part}images, {what}"
             return features_by(net, transform, identity, source, self.machine, self.feedback, text, cache)
 
@@ -69,7 +69,7 @@ class Experiment:
         return features(self.train, "training "), features(self.test, "test ")
 
 
-Pair = tuple[Features, Features]
+Pair = tuple[FeatureSet, FeatureSet]
 Baselines = dict[str, Score]
 
 
@@ -124,7 +124,7 @@ def class_score(
     experiment: Experiment,
     scores: list[Score],
     baselines: Baselines,
-    test: Features | None,
+    test: FeatureSet | None,
     *,
     skipped: list[results.Failed] | None = None,
     **more: Any,
@@ -185,6 +185,6 @@ def _complete(result: dict[str, Any], experiment: Experiment, notes: list[str], 
     return result
 
 
-def unreadable(train: Features, test: Features) -> list[results.Failed]:
+def unreadable(train: FeatureSet, test: FeatureSet) -> list[results.Failed]:
     """Return the images of both sets that cannot be read, each once."""
     return list({one.image: one for one in failed_of(train, test)}.values())

@@ -10,7 +10,7 @@ from . import options as opt
 from .options import Option, numbers
 
 if TYPE_CHECKING:
-    from ..evaluate.features.extract import Features
+    from ..evaluate.features.extract import FeatureSet
     from ..evaluate.score import Score
     from .results import ClassScore
 
@@ -55,7 +55,7 @@ def knn(
         leave_one_out = not (data is None or o["val_data"] or o["labels"]) and not has_own_val(str(data))
     experiment = open_experiment(encoder, data, o, alone=leave_one_out)
 
-    def evaluate(train: Features, test: Features) -> list[Score]:
+    def evaluate(train: FeatureSet, test: FeatureSet) -> list[Score]:
         return vote.knn(train, test, ks, temperatures, retrieval=retrieval)
 
     scores, beside, (train, test) = experiment.score(evaluate)

@@ -11,7 +11,7 @@ from .options import Option
 
 if TYPE_CHECKING:
     from ..data import Source
-    from ..evaluate.features.extract import Features
+    from ..evaluate.features.extract import FeatureSet
     from ..evaluate.linear.protocols import Protocol
     from ..evaluate.score import Score
     from .evaluation import Experiment
@@ -59,14 +59,14 @@ def linear_eval(
         score, test = _by_protocol(experiment, paper, seeds)
         return class_score("linear-eval", experiment, [score], {}, test, skipped=unreadable(test, test))
 
-    def evaluate(train: Features, test: Features) -> list[Score]:
+    def evaluate(train: FeatureSet, test: FeatureSet) -> list[Score]:
         return [over_seeds(lambda seed: linear(train, test, seed=seed), o["seed"], seeds)]
 
     scores, beside, (train, test) = experiment.score(evaluate)
     return class_score("linear-eval", experiment, scores, beside, test, skipped=unreadable(train, test))
 
 
-def _by_protocol(e: Experiment, protocol: Protocol, seeds: int) -> tuple[Score, Features]:
+def _by_protocol(e: Experiment, protocol: Protocol, seeds: int) -> tuple[Score, FeatureSet]:
     """Return the score by a paper's ``protocol``, and the features of the test images."""
     from ..evaluate.label_subsets import Drawn
     from ..evaluate.labelled_training import Task
@@ -77,7 +77,7 @@ def _by_protocol(e: Experiment, protocol: Protocol, seeds: int) -> tuple[Score, 
     drawn = Drawn.of(e.train, e.labels, seed, e.options["draws"] or 1)
     label = f"{protocol.name} ({protocol.source}): {protocol.epochs:g} epochs over {len(drawn.parts[0])} images"
     e.feedback.note(label)
-    tested: list[Features] = []
+    tested: list[FeatureSet] = []
 
     def once(part: Source, seed: int) -> Score:
         task = Task(part, e.test, e.encoder.meta.image, e.machine.device, e.machine.dtype, e.machine.workers)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..data.source import Source
 from ..errors import DataError
-from ..evaluate.features.extract import Features
+from ..evaluate.features.extract import FeatureSet
 from ..evaluate.knn.search import neighbours
 from .paint import Picture, add_frame, fit_square, tile_sheet
 
@@ -25,7 +25,7 @@ class Neighbours(NamedTuple):
     similarity: Tensor  # (q, k)
 
 
-def nearest(gallery: Features, queries: Features, rows: list[int], k: int) -> Neighbours:
+def nearest(gallery: FeatureSet, queries: FeatureSet, rows: list[int], k: int) -> Neighbours:
     """Find the ``k`` nearest in ``gallery`` of the ``rows`` of ``queries``; fewer if the gallery is smaller.
 
     If both are the same object, no image is its own neighbour. Raises DataError for a gallery without neighbours.
@@ -44,12 +44,12 @@ def nearest(gallery: Features, queries: Features, rows: list[int], k: int) -> Ne
 
 
 def neighbour_entries(
-    result: Neighbours, gallery: Features, queries: Features, sources: tuple[Source, Source]
+    result: Neighbours, gallery: FeatureSet, queries: FeatureSet, sources: tuple[Source, Source]
 ) -> list[dict[str, Any]]:
     """Return name and class of each query and of its neighbours; ``sources`` belong to gallery and queries."""
     source, query_source = sources
 
-    def entry(features: Features, images: Source, row: int) -> dict[str, Any]:
+    def entry(features: FeatureSet, images: Source, row: int) -> dict[str, Any]:
         image = {"image": images.item_name(int(features.index[row]))}
         label = int(features.labels[row])
         return image | ({} if label < 0 else {"class": features.classes[label]})
@@ -75,8 +75,8 @@ def class_agreement(entries: list[dict[str, Any]]) -> float | None:
 def draw_neighbours(
     result: Neighbours,
     entries: list[dict[str, Any]],
-    gallery: Features,
-    queries: Features,
+    gallery: FeatureSet,
+    queries: FeatureSet,
     sources: tuple[Source, Source],
 ) -> Picture:
     """Draw a row for each query and its neighbours with their similarity, framed by whether classes agree."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data.decode import BadImage
 from ..data.source import Source
 from ..errors import MachineError, SpecError
-from ..evaluate.features.extract import Features
+from ..evaluate.features.extract import FeatureSet
 from .html import render_html
 from .maps.patch_pca import principal_components
 from .paint import fit_square
@@ -53,7 +53,7 @@ def project(x: Tensor, method: str, seed: int = 0) -> tuple[NDArray[np.float32],
 
 
 def render_page(
-    features: Features,
+    features: FeatureSet,
     places: NDArray[np.float32],
     source: Source,
     title: str,

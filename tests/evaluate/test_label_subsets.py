@@ -10,7 +10,7 @@ import torch
 
 from sslctl.data.source import FileSource
 from sslctl.errors import DataError, SpecError
-from sslctl.evaluate.features.extract import Features
+from sslctl.evaluate.features.extract import FeatureSet
 from sslctl.evaluate.label_subsets import FewLabels, choose, find_listed, over_draws, parse_labels
 from sslctl.evaluate.score import Predictions, Score, score
 
@@ -77,10 +77,10 @@ def test_lists_name_images_by_file_name_or_by_path(tmp_path: Path) -> None:
 
 
 def test_scores_are_means_over_draws_with_their_deviation() -> None:
-    train = Features(torch.arange(404.0)[:, None], LABELS, torch.arange(404), ["a", "b", "c"], [], "set", "0")
+    train = FeatureSet(torch.arange(404.0)[:, None], LABELS, torch.arange(404), ["a", "b", "c"], [], "set", "0")
     seen: list[int] = []
 
-    def evaluate(part: Features, test: Features) -> list[Score]:
+    def evaluate(part: FeatureSet, test: FeatureSet) -> list[Score]:
         assert torch.equal(part.labels, LABELS[part.x[:, 0].long()])
         seen.append(len(part.x))
         right = len(seen)  # of 10

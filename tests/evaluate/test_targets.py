@@ -14,18 +14,18 @@ from sklearn.metrics import average_precision_score, r2_score
 from sklearn.preprocessing import StandardScaler
 
 from sslctl.errors import DataError
-from sslctl.evaluate.features.extract import Features
+from sslctl.evaluate.features.extract import FeatureSet
 from sslctl.evaluate.linear.targets import linear_targets
 from sslctl.evaluate.targets import Table, read_table, score_targets
 
 from ..cli.calling import call, result, tiny_resnet
 
 
-def features(x: torch.Tensor, rows: torch.Tensor) -> Features:
-    return Features(x, rows, torch.arange(len(x)), [], [], "set", "0")
+def features(x: torch.Tensor, rows: torch.Tensor) -> FeatureSet:
+    return FeatureSet(x, rows, torch.arange(len(x)), [], [], "set", "0")
 
 
-def made(kind: str) -> tuple[Features, Features, Table]:
+def made(kind: str) -> tuple[FeatureSet, FeatureSet, Table]:
     g = torch.Generator().manual_seed(3)
     x = torch.randn(500, 12, generator=g) * torch.logspace(-1, 1, 12)
     y = x @ torch.randn(12, 3, generator=g) / 10 + 0.5 * torch.randn(500, 3, generator=g)

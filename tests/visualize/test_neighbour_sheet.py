@@ -9,14 +9,14 @@ from torch import Tensor
 
 from sslctl.data.source import ArraySource
 from sslctl.errors import DataError
-from sslctl.evaluate.features.extract import Features
+from sslctl.evaluate.features.extract import FeatureSet
 from sslctl.visualize.neighbour_sheet import OTHER, SAME, class_agreement, draw_neighbours, nearest, neighbour_entries
 
 
-def features(x: Tensor, labels: list[int] | None = None, index: list[int] | None = None) -> Features:
+def features(x: Tensor, labels: list[int] | None = None, index: list[int] | None = None) -> FeatureSet:
     at = torch.tensor(index if index is not None else range(len(x)))
     own = torch.tensor(labels) if labels is not None else torch.full((len(x),), -1)
-    return Features(x, own, at, ["cat", "dog"], [], "set", "")
+    return FeatureSet(x, own, at, ["cat", "dog"], [], "set", "")
 
 
 def angles(*degrees: float) -> Tensor:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from sslctl.data.source import ArraySource
 from sslctl.errors import MachineError, SpecError
-from sslctl.evaluate.features.extract import Features
+from sslctl.evaluate.features.extract import FeatureSet
 from sslctl.visualize.projection import THUMB, project, render_page, subset, thumbnails
 
 from ..browser import Browser
@@ -77,7 +77,7 @@ def test_the_page_opens_without_a_network_and_answers(tmp_path: Path) -> None:
     x, label = clusters(4)
     pixels = np.zeros((12, 16, 16, 3), np.uint8) + np.arange(12, dtype=np.uint8)[:, None, None, None] * 20
     source = ArraySource(NASTY, pixels, label.numpy(), ["a & b", NASTY, "c"])
-    features = Features(x, label, torch.arange(12), source.classes, [], source.name, "")
+    features = FeatureSet(x, label, torch.arange(12), source.classes, [], source.name, "")
     places = np.stack([np.repeat([0.0, 0.5, 1.0], 4), np.tile([0.0, 0.3, 0.6, 1.0], 3)], 1).astype(np.float32)
     page = render_page(features, places, source, NASTY, "by hand")
     assert b"<script>fetch" not in page and not re.search(rb"(src|href)=[\"']?http", page)

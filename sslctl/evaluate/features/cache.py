@@ -22,7 +22,7 @@ from ...files import replacing
 from ...runs.checkpoint import digest
 from ...runtime import distributed
 from ...views.evaluation import EvalTransform
-from .extract import Features, extract, with_labels
+from .extract import FeatureSet, extract, with_labels
 from .stream import PassOptions
 
 SCHEMA = 1  # raise it when the same key would give other features
@@ -42,7 +42,7 @@ class Cache:
     folder: Path
     limit: int = LIMIT
 
-    def load(self, key: str, source: Source) -> Features | None:
+    def load(self, key: str, source: Source) -> FeatureSet | None:
         """Return the features under ``key`` with the labels of ``source``; None where there are none, or damaged ones.
 
         Labels are not stored: they may be renamed without any feature changing.
@@ -63,7 +63,7 @@ class Cache:
             os.utime(path)  # used now
         return with_labels(source, tensors["x"], tensors["index"], skipped)
 
-    def save(self, key: str, features: Features) -> None:
+    def save(self, key: str, features: FeatureSet) -> None:
         """Store ``features`` under ``key``. Raises MachineError where the disk refuses."""
         tensors: dict[str, Tensor] = {"x": features.x.contiguous(), "index": features.index}
         meta: dict[str, Any] = {"key": key, "skipped": features.unreadable, "sha256": digest(tensors)}
@@ -100,7 +100,7 @@ def cache_beside(checkpoint: Path) -> Cache:
 class Cached(NamedTuple):
     """Features, whether they come from the cache, and why they could not be stored there."""
 
-    features: Features
+    features: FeatureSet
     from_cache: bool
     not_stored: str = ""
 

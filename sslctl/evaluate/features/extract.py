@@ -18,7 +18,7 @@ from .stream import PassOptions, Unreadable, stream
 
 
 @dataclass(frozen=True)
-class Features:
+class FeatureSet:
     """Features of the readable images of a set, in its order."""
 
     x: Tensor  # float32 (n, d)
@@ -30,7 +30,7 @@ class Features:
     fingerprint: str
     unreadable: Unreadable = field(default_factory=list)  # the same by position
 
-    def take(self, rows: Tensor) -> Features:
+    def take(self, rows: Tensor) -> FeatureSet:
         """Return the features of some images, by row."""
         return replace(self, x=self.x[rows], labels=self.labels[rows], index=self.index[rows])
 
@@ -42,7 +42,7 @@ def extract(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **options: Unpack[PassOptions],
-) -> Features:
+) -> FeatureSet:
     """Return features of all readable images of ``source`` from ``encoder``: (B, 3, S, S) -> (B, d), held in memory.
 
     The pass is that of ``stream``, which says what it leaves alone and how several processes share it: each of them
@@ -64,7 +64,7 @@ def extract(
     return with_labels(source, torch.cat(parts), torch.tensor(index), skipped)
 
 
-def check_pair(train: Features, test: Features) -> None:
+def check_pair(train: FeatureSet, test: FeatureSet) -> None:
     """Raise DataError where the two sets cannot be one experiment."""
     for part in (train, test):
         if bool((part.labels < 0).any()):
@@ -79,9 +79,9 @@ def check_pair(train: Features, test: Features) -> None:
         raise DataError(f"features of {train.x.shape[1]} and {test.x.shape[1]} numbers do not compare")
 
 
-def with_labels(source: Source, x: Tensor, index: Tensor, unreadable: Unreadable) -> Features:
+def with_labels(source: Source, x: Tensor, index: Tensor, unreadable: Unreadable) -> FeatureSet:
     """Return features ``x`` (n, d) of the images of ``source`` at ``index`` (n,), and what the set says of them."""
     labels = np.full(len(source), -1) if source.labels is None else source.labels
     skipped = [(source.item_name(i), reason) for i, reason in unreadable]
     own = torch.from_numpy(labels)[index]
-    return Features(x, own, index, source.classes, skipped, source.name, source.fingerprint(), unreadable)
+    return FeatureSet(x, own, index, source.classes, skipped, source.name, source.fingerprint(), unreadable)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..features.extract import Features
+from ..features.extract import FeatureSet
 from ..score import Score, judge, score
 from ..targets import Table, TargetScore, score_targets
 
@@ -30,7 +30,7 @@ class Classes:
     def loss(self, out: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(out, target)
 
-    def score(self, outputs: Features, n_train: int, protocol: Mapping[str, Any]) -> Score:
+    def score(self, outputs: FeatureSet, n_train: int, protocol: Mapping[str, Any]) -> Score:
         return score(judge(outputs.x, outputs.labels), n_train, self.outputs, protocol)
 
 
@@ -68,7 +68,7 @@ class Columns:
             return F.binary_cross_entropy_with_logits(out, target)
         return F.mse_loss(out.float(), target)
 
-    def score(self, outputs: Features, n_train: int, protocol: Mapping[str, Any]) -> TargetScore:
+    def score(self, outputs: FeatureSet, n_train: int, protocol: Mapping[str, Any]) -> TargetScore:
         predicted, actual = outputs.x * self.scale + self.mean, self.table.values[outputs.labels]
         return score_targets(predicted, actual, self.table, n_train, dict(protocol) | {"targets": self.table.kind})
 

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from ..features.extract import Features, check_pair
+from ..features.extract import FeatureSet, check_pair
 from ..score import Predictions, Score, join, judge, score
 from .retrieval import RECALL, Retrieval
 from .search import BUDGET, neighbours
 
 
 def knn(
-    train: Features,
-    test: Features,
+    train: FeatureSet,
+    test: FeatureSet,
     ks: Sequence[int],
     temperatures: Sequence[float],
     budget: int = BUDGET,
@@ -71,7 +71,7 @@ def vote(similarity: Tensor, labels: Tensor, classes: int, temperature: float) -
     return similarity.new_zeros(len(similarity), classes).scatter_add_(1, labels, weight)
 
 
-def _notes(train: Features, ks: Sequence[int], candidates: int, alone: bool) -> tuple[str, ...]:
+def _notes(train: FeatureSet, ks: Sequence[int], candidates: int, alone: bool) -> tuple[str, ...]:
     notes = [f"k {k} is more than the {candidates} training images; all vote" for k in ks if k > candidates]
     single = int((torch.bincount(train.labels, minlength=len(train.classes)) == 1).sum())
     if alone and single:

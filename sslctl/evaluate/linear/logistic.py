@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...runtime.device import fast_matmul
-from ..features.extract import Features, check_pair
+from ..features.extract import FeatureSet, check_pair
 from ..score import Score, join, judge, ranks, score
 from .lbfgs import minimise
 
@@ -37,7 +37,7 @@ class Linear(NamedTuple):
         return torch.addmm(self.bias, (x - self.mean) / self.scale, self.weight.T)
 
 
-def linear(train: Features, test: Features, l2s: Sequence[float] = L2, seed: int = 0) -> Score:
+def linear(train: FeatureSet, test: FeatureSet, l2s: Sequence[float] = L2, seed: int = 0) -> Score:
     """Score of a linear classifier on frozen features.
 
     Minimises mean cross-entropy + l2 / 2 |weight|^2 on standardised features. Of ``l2s`` the one that does best on a

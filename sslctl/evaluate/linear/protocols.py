@@ -14,7 +14,7 @@ from ...backbones import Backbone
 from ...data.source import Source
 from ...errors import DataError, DivergedError, SpecError, closest
 from ...schedule import Schedule
-from ..features.extract import Features, extract
+from ..features.extract import FeatureSet, extract
 from ..features.stream import frozen
 from ..labelled_training import LabelledBatches, Task
 from ..score import Score, judge, ranks, score
@@ -119,7 +119,7 @@ def evaluate(
     protocol: Protocol,
     seed: int = 0,
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Score, Features]:
+) -> tuple[Score, FeatureSet]:
     """Return the score by ``protocol``, and the features of the test images.
 
     All heads learn from the same pass over augmented images. Where there are several, the one that does best on a
@@ -194,7 +194,7 @@ def _milestones(protocol: Protocol) -> tuple[float, ...]:
     return tuple(m * protocol.epochs / PROTOCOLS[protocol.name].epochs for m in protocol.milestones)
 
 
-def _extract(reader: Reader, source: Source, task: Task) -> Features:
+def _extract(reader: Reader, source: Source, task: Task) -> FeatureSet:
     transform = task.image.transform()
     return extract(reader, source, transform, workers=task.workers, device=task.device, dtype=task.dtype)
 

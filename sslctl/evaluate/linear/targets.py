@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import DataError
-from ..features.extract import Features
+from ..features.extract import FeatureSet
 from ..targets import Table, TargetScore, score_targets
 from .logistic import HELD_OUT, L2, Linear, Regression, split
 
@@ -18,7 +18,7 @@ Fit = Callable[[float, Linear | None], Linear]
 
 
 def linear_targets(
-    train: Features, test: Features, table: Table, l2s: Sequence[float] = L2, seed: int = 0
+    train: FeatureSet, test: FeatureSet, table: Table, l2s: Sequence[float] = L2, seed: int = 0
 ) -> TargetScore:
     """Score of linear functions of standardised frozen features; ``labels`` of both sets are rows of ``table``.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ...data import open_pair
 from ...data.decode import BadImage, Pixels
 from ...data.source import Source, printable
-from ...evaluate.features.extract import Features
+from ...evaluate.features.extract import FeatureSet
 from ...methods import load_method
 from ...runs.encoder import LoadedEncoder
 from ...spec.schema import Spec
@@ -120,7 +120,7 @@ def find_neighbours(encoder: LoadedEncoder, source: Source, device: torch.device
         return result
     positions = torch.tensor(index)
     labels = torch.full((len(index),), -1) if source.labels is None else torch.from_numpy(source.labels)[positions]
-    features = Features(torch.cat(parts), labels, positions, source.classes, [], source.name, "")
+    features = FeatureSet(torch.cat(parts), labels, positions, source.classes, [], source.name, "")
     neighbours = nearest(features, features, list(range(sum(i in fixed for i in index))), NEAREST)
     entries = neighbour_entries(neighbours, features, features, (source, source))
     result.agreement = class_agreement(entries)

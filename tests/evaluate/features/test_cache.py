@@ -16,7 +16,7 @@ from sslctl.data.source import ArraySource, FileSource
 from sslctl.errors import MachineError
 from sslctl.evaluate.baselines import Pixels
 from sslctl.evaluate.features.cache import Cache, Cached, cache_beside, cache_key, cached_features
-from sslctl.evaluate.features.extract import Features, extract
+from sslctl.evaluate.features.extract import FeatureSet, extract
 from sslctl.views.evaluation import EvalTransform
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def key(source: FileSource | ArraySource, encoder: object = "e", t: EvalTransfor
     return cache_key(encoder, source, t, CPU, dtype, **more)  # type: ignore[arg-type]
 
 
-def same(a: Features, b: Features) -> bool:
+def same(a: FeatureSet, b: FeatureSet) -> bool:
     rest = ("classes", "skipped", "name", "fingerprint", "unreadable")
     tensors = all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("x", "labels", "index"))
     return tensors and all(getattr(a, name) == getattr(b, name) for name in rest)

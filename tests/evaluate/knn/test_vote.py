@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sslctl.errors import DataError, SpecError
 from sslctl.evaluate.detail import confusion, mean_per_class, per_class
-from sslctl.evaluate.features.extract import Features
+from sslctl.evaluate.features.extract import FeatureSet
 from sslctl.evaluate.knn.search import neighbours
 from sslctl.evaluate.knn.vote import knn, vote
 
@@ -22,12 +22,12 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 KS = [1, 3, 10, 20, 100, 200]
 
 
-def features(x: Tensor, labels: Tensor, classes: int | None = None) -> Features:
+def features(x: Tensor, labels: Tensor, classes: int | None = None) -> FeatureSet:
     names = [f"c{i}" for i in range(classes or int(labels.max()) + 1)]
-    return Features(x, labels, torch.arange(len(x)), names, [], "set", "0")
+    return FeatureSet(x, labels, torch.arange(len(x)), names, [], "set", "0")
 
 
-def clustered(n: int, classes: int, seed: int, noise: float = 1.0) -> Features:
+def clustered(n: int, classes: int, seed: int, noise: float = 1.0) -> FeatureSet:
     centres = torch.randn(classes, 12, generator=torch.Generator().manual_seed(99))
     g = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, classes, (n,), generator=g)

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from sslctl.evaluate.features.extract import Features
+from sslctl.evaluate.features.extract import FeatureSet
 from sslctl.evaluate.linear import logistic as module
 from sslctl.evaluate.linear.logistic import fit, linear, split
 
@@ -24,8 +24,8 @@ def made(n: int, seed: int, *, noise: float = 1.0, classes: int = 5, width: int 
     return x, labels
 
 
-def features(x: Tensor, labels: Tensor) -> Features:
-    return Features(x.float(), labels, torch.arange(len(x)), [f"c{i}" for i in range(5)], [], "set", "0")
+def features(x: Tensor, labels: Tensor) -> FeatureSet:
+    return FeatureSet(x.float(), labels, torch.arange(len(x)), [f"c{i}" for i in range(5)], [], "set", "0")
 
 
 @pytest.mark.parametrize("l2", [1e-1, 1e-3])

@@ -12,14 +12,14 @@ from sklearn.metrics import average_precision_score, r2_score
 from sklearn.preprocessing import StandardScaler
 
 from sslctl.errors import DataError
-from sslctl.evaluate.features.extract import Features
+from sslctl.evaluate.features.extract import FeatureSet
 from sslctl.evaluate.linear.targets import linear_targets
 from sslctl.evaluate.targets import Table
 
 N, D = 200, 6
 
 
-def made(kind: str) -> tuple[Features, Features, Table]:
+def made(kind: str) -> tuple[FeatureSet, FeatureSet, Table]:
     """Features and a table of three columns that depend on them, in training and test images."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(N, D)) * np.array([1, 10, 0.1, 1, 1, 1]) + 3
@@ -28,7 +28,7 @@ def made(kind: str) -> tuple[Features, Features, Table]:
     table = Table("values.csv", [str(i) for i in range(N)], ["a", "b", "c"], torch.tensor(y, dtype=torch.float32))
     assert table.kind == kind
     rows = torch.arange(N)
-    whole = Features(torch.tensor(x, dtype=torch.float32), rows, rows, [], [], "photos", "f" * 64)
+    whole = FeatureSet(torch.tensor(x, dtype=torch.float32), rows, rows, [], [], "photos", "f" * 64)
     return whole.take(rows[:150]), whole.take(rows[150:]), table
 
 
