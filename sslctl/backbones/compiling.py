@@ -23,13 +23,13 @@ MOST_VARIANTS = 128
 """Compiled forms of ``Backbone.forward``: one for each network, size of view and number of images."""
 
 
-def choose_compile(wish: Compiled | None, device: torch.device, steps: int) -> Compiled:
-    """Return ``wish``, or whether compiling pays: on CUDA with Triton and a C compiler, for a run of many steps.
+def choose_compile(choice: Compiled | None, device: torch.device, steps: int) -> Compiled:
+    """Return ``choice``, or whether compiling pays: on CUDA with Triton and a C compiler, for a run of many steps.
 
     A CPU gains next to nothing by it (docs/benchmarks.md).
     """
-    if wish is not None:
-        return wish
+    if choice is not None:
+        return choice
     if device.type != "cuda" or steps < WORTH_COMPILING:
         return False
     has_c = any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))

@@ -43,7 +43,7 @@ class PackSource(Source):
         self._mapped: Pixels | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_mapped": None}  # a process of its own maps the file anew, instead of copying it
+        return self.__dict__ | {"_mapped": None}  # a process of its own maps the file again, instead of copying it
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -27,7 +27,7 @@ _HELD = 4  # batches that the trainer may hold before the first is copied
 class Ring:
     """Shared memory for batches of ``batch_size`` images, a uint8 crop (3, S, S) for every S of ``sizes``.
 
-    Fresh pages of shared memory cost several times what is written on them, so places are used anew as soon as nobody
+    Fresh pages of shared memory cost several times what is written on them, so places are reused as soon as nobody
     holds a tensor in them. The memory is anonymous: it is inherited by processes that are forked, needs no /dev/shm and
     is taken from the machine as it is first written to.
     """

@@ -105,7 +105,7 @@ def resume(t: Training, run: Run, report: Callable[[dict[str, Any]], None]) -> i
             raise DataError(
                 f"the images at {t.spec.data.path} are not those that {path.name} was trained on "
                 f"({then.images} then, {now.images} now, or other names or sizes)",
-                "restore the set, or start anew with --fresh",
+                "restore the set, or start over with --fresh",
             )
     report({"resumed": start, "checkpoint": str(path) if path else None, "skipped": skipped})
     run.start_metrics(start)

@@ -94,7 +94,7 @@ def find_batch(
 ) -> BatchSearch:
     """Try batches of 4, 8, 16, … images, times ``optim.accumulate``, until one does not fit.
 
-    Each trial is the run itself at that size, built anew: real images, augmentation, step and optimizer, but not
+    Each trial is the run itself at that size, built afresh: real images, augmentation, step and optimizer, but not
     compiled, which takes minutes for every size. The memory that it needs is predicted from the smaller ones, and a
     batch that would fill more than FILL is not tried: a CPU's memory must not run out. The last is ``upto`` itself
     if given, and the spec's own batch where free memory is not known. Raises SpecError on several processes.

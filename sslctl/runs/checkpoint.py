@@ -126,7 +126,7 @@ def newest(directory: Path, skipped: list[str] | None = None, verify: bool = Fal
             skipped += bad
         return path
     if bad:
-        raise CheckpointError("no checkpoint can be used:\n" + "\n".join(bad), "start anew with --fresh")
+        raise CheckpointError("no checkpoint can be used:\n" + "\n".join(bad), "start over with --fresh")
     return None
 
 

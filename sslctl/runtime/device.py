@@ -102,7 +102,7 @@ def tune_for(device: torch.device) -> None:
 def keep_freed_memory() -> None:
     """Keep the memory of freed CPU tensors for the next ones, in this process and those that it forks.
 
-    glibc hands large blocks back to the system as they are freed and asks for them anew, and every page then costs a
+    glibc hands large blocks back to the system as they are freed and asks for them again, and every page then costs a
     fault and its clearing: a sixth of augmentation, a fifteenth of a ResNet's step. Other C libraries stay as they are.
     """
     trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h

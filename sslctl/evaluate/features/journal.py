@@ -30,7 +30,7 @@ class Spool:
 
     A line of the journal holds what was true when it was written: images done, rows, their shape, unreadable images
     since the line before. Rows reach the disk before it does, so what the last whole line says can be relied on and all
-    else is cut off. The first line is ``key``, what the rows depend on; with another one the pass begins anew.
+    else is cut off. The first line is ``key``, what the rows depend on; with another one the pass starts over.
     """
 
     def __init__(self, out: Path, key: str) -> None:

@@ -47,8 +47,8 @@ def extract_views(
 ) -> Tensor:
     """Return features of ``count`` views of every readable image of ``source``: float32 (n, count, d), on the CPU.
 
-    The views of an image are those that training with ``seed`` would show it in epochs 0, 1, …: nothing is drawn anew,
-    and neither batches nor devices change them. ``net`` stays as it is, as ``stream`` says.
+    The views of an image are those that training with ``seed`` would show it in epochs 0, 1, …: there is no other
+    randomness, and neither batches nor devices change them. ``net`` stays as it is, as ``stream`` says.
     """
     device = device or torch.device("cpu")
     net, augment = net.to(device), Augment(plan, seed)

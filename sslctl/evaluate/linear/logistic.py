@@ -41,7 +41,7 @@ def linear(train: FeatureSet, test: FeatureSet, l2s: Sequence[float] = L2, seed:
     """Score of a linear classifier on frozen features.
 
     Minimises mean cross-entropy + l2 / 2 |weight|^2 on standardised features. Of ``l2s`` the one that does best on a
-    seeded, stratified fifth of the *training* set is taken, and the classifier fitted anew on all of it; the test set
+    seeded, stratified fifth of the *training* set is taken, and the classifier fitted again on all of it; the test set
     decides nothing. Raises DataError where the sets do not go together.
     """
     check_pair(train, test)

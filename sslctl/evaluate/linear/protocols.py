@@ -146,14 +146,14 @@ def evaluate(
     which, rate = divmod(int(tried.argmax()), len(protocol.rates))
     if tried[which, rate] < 0:
         raise DivergedError(f"--protocol {protocol.name}: the classifier diverged", "--protocol lbfgs")
-    said = _said(protocol, reader, fit_part, which, rate, seed)
+    described = _entry(protocol, reader, fit_part, which, rate, seed)
     if held_out is not None:
         best = {str(read): float(row.max()) for read, row in zip(reader.reads, tried, strict=True)}
-        said |= {"chosen_on": "training images held out", "held_out": len(held_out), "held_out_top1": best}
+        described |= {"chosen_on": "training images held out", "held_out": len(held_out), "held_out_top1": best}
     test = _extract(reader, task.test, task)
     parts = torch.split(reader.parts(test.x)[which], 1024)
     logits = torch.cat([heads[which](x.to(task.device))[rate].cpu() for x in parts])
-    return score(judge(logits, test.labels), len(fit_part), len(task.train.classes), said), test
+    return score(judge(logits, test.labels), len(fit_part), len(task.train.classes), described), test
 
 
 def train(
@@ -208,7 +208,7 @@ def _top1(heads: Heads, x: Tensor, labels: Tensor) -> Tensor:
     return right / len(x)
 
 
-def _said(protocol: Protocol, reader: Reader, images: Source, which: int, rate: int, seed: int) -> dict[str, Any]:
+def _entry(protocol: Protocol, reader: Reader, images: Source, which: int, rate: int, seed: int) -> dict[str, Any]:
     batch = min(protocol.batch_size, len(images))
     return {
         "name": protocol.name,
