@@ -73,7 +73,7 @@ class Stopped(SslctlError):
 
 
 def ran_out_of_memory(error: Exception) -> bool:
-    """Whether ``error`` says that memory ran out: Python's, an accelerator's, the CPU's or cuBLAS's (known by its text)."""
+    """Whether ``error`` says that memory ran out: Python's, an accelerator's, the CPU's or cuBLAS's (by its text)."""
     by_text = any(words in str(error) for words in ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"))
     return by_text or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch.'s
 
